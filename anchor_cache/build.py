@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['build_cache', 'guarded', 'main']
 
-# %% ../nbs/13_build.ipynb #3f3f30ef
+# %% ../nbs/13_build.ipynb #cd1964ac
 import os, sys
 from .config import BuildConfig, UserError, parse_build
 
-# %% ../nbs/13_build.ipynb #6216f09a
+# %% ../nbs/13_build.ipynb #e5d814c4
 def build_cache(
     config: BuildConfig = None,  # all choices; or leave it out and name them
     progress: bool = True,  # a bar on stderr
@@ -22,7 +22,7 @@ def build_cache(
     from anchor_cache.pipeline import plan_build, run_build
     return run_build(plan_build(config), progress)
 
-# %% ../nbs/13_build.ipynb #c01ade0b
+# %% ../nbs/13_build.ipynb #ddf7c28c
 def guarded(
     work,  # function without arguments
     prog: str,  # name of the command, for messages
@@ -37,7 +37,7 @@ def guarded(
     except OSError as e: return say(1, f'error: {e}')
     return 0
 
-# %% ../nbs/13_build.ipynb #476dcad8
+# %% ../nbs/13_build.ipynb #e70b40a5
 def main(
     argv: list = None,  # words of the command line; the process's own if left out
     prog: str = 'build_anchor_hidden_cache',  # name of the command
@@ -45,6 +45,6 @@ def main(
     "The console script."
     return guarded(lambda: print(build_cache(parse_build(argv, prog))), prog)
 
-# %% ../nbs/13_build.ipynb #3e2520d7
+# %% ../nbs/13_build.ipynb #3d044eac
 #| eval: false
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())

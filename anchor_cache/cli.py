@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'build_command', 'demo_command', 'usage', 'main']
 
-# %% ../nbs/15_cli.ipynb #d6784055
+# %% ../nbs/15_cli.ipynb #2c0aa1ee
 import sys
 from . import __version__, build
 from .config import Parser, UserError, one_of
 
-# %% ../nbs/15_cli.ipynb #b735c7cf
+# %% ../nbs/15_cli.ipynb #881a74fb
 def build_command(argv):
     "`anchor-cache build`: the same as `build_anchor_hidden_cache`."
     return build.main(argv, 'anchor-cache build')
@@ -26,7 +26,7 @@ def demo_command(argv):
         run_demo(options.output_dir)
     return build.guarded(work, prog)
 
-# %% ../nbs/15_cli.ipynb #b6c7ee1c
+# %% ../nbs/15_cli.ipynb #819c90af
 COMMANDS = {
     'build': ('build a cache, or go on with one', build_command),
     'demo': ('build a small cache with a random teacher, nothing else needed', demo_command),
@@ -40,7 +40,7 @@ def usage() -> str:
     rows = '\n'.join(f'  {name:10}{help}' for name, (help, _) in COMMANDS.items())
     return f'usage: anchor-cache COMMAND [flags]\n\nHidden anchor caches for vision-language-action models.\n\n{rows}\n\nanchor-cache COMMAND --help lists the flags of a command; anchor-cache --version is {__version__}.'
 
-# %% ../nbs/15_cli.ipynb #7f53608f
+# %% ../nbs/15_cli.ipynb #ef9cf578
 def main(
     argv: list = None,  # words of the command line; the process's own if left out
 ) -> int:  # exit status

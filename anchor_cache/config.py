@@ -6,23 +6,23 @@
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'MINIMUM', 'UserError', 'one_of', 'canonical_dtype', 'flag',
            'BuildConfig', 'check_choices', 'to_bool', 'to_int', 'Parser', 'add_build_flags', 'parse_build', 'demo_data']
 
-# %% ../nbs/00_config.ipynb #01e306be
+# %% ../nbs/00_config.ipynb #7e0d664b
 import argparse, dataclasses, difflib, re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-# %% ../nbs/00_config.ipynb #52c25b4e
+# %% ../nbs/00_config.ipynb #bc1390c8
 class UserError(ValueError):
     "Bad input. Its message is one line: what was got, what was expected, what to do."
 
-# %% ../nbs/00_config.ipynb #66e28983
+# %% ../nbs/00_config.ipynb #dbd6a4dc
 DTYPES = ('float16', 'bfloat16', 'float32')
 DTYPE_ALIASES = {'fp16': 'float16', 'half': 'float16', 'bf16': 'bfloat16', 'fp32': 'float32'}
 POOLINGS = ('mean_image_tokens', 'mean_masked')
 TEACHER_FLAGS = ('teacher_checkpoint', 'teacher_model_path', 'teacher_policy_path')
 
-# %% ../nbs/00_config.ipynb #567fa521
+# %% ../nbs/00_config.ipynb #b7294ecf
 def one_of(
     value: str,  # what the user gave
     known: tuple,  # the names that exist
@@ -34,7 +34,7 @@ def one_of(
     hint = f' Did you mean {near[0]}?' if near else ''
     raise UserError(f'{flag}: got {value!r}, expected one of {", ".join(known)}.{hint}')
 
-# %% ../nbs/00_config.ipynb #2d514722
+# %% ../nbs/00_config.ipynb #101bcc9b
 def canonical_dtype(
     name: str,  # a dtype's name or alias
     flag: str = '--dtype',  # the flag it was given to, for the message
@@ -42,12 +42,12 @@ def canonical_dtype(
     "The one name under which a dtype is stored; raises `UserError` for an unknown one."
     return one_of(DTYPE_ALIASES.get(name, name), DTYPES, flag)
 
-# %% ../nbs/00_config.ipynb #681c5361
+# %% ../nbs/00_config.ipynb #47375886
 def flag(default, help, type=str, later=False):
     "A field of `BuildConfig`: its default, and in the metadata what the command line needs to know."
     return dataclasses.field(default=default, metadata=dict(help=help, type=type, later=later))
 
-# %% ../nbs/00_config.ipynb #83749f00
+# %% ../nbs/00_config.ipynb #b538f175
 @dataclass(frozen=True)
 class BuildConfig:
     "All choices of one build, checked; raises `UserError` for a value that no teacher or dataset could make right."
@@ -78,7 +78,7 @@ class BuildConfig:
 
     def __post_init__(self): check_choices(self)
 
-# %% ../nbs/00_config.ipynb #b6f0a653
+# %% ../nbs/00_config.ipynb #a51ad64f
 MINIMUM = dict(num_samples=1, shard_size=1, batch_size=1, shuffle_buffer_size=1, seed=0)
 
 def _check_type(f, value):
@@ -89,7 +89,7 @@ def _check_type(f, value):
 
 _KIND = {int: 'a whole number', bool: 'true or false', str: 'text'}
 
-# %% ../nbs/00_config.ipynb #aeffa266
+# %% ../nbs/00_config.ipynb #1623add2
 def _check_teacher(config):
     "Exactly one teacher is named."
     given = ['--' + n for n in TEACHER_FLAGS if getattr(config, n) is not None]
@@ -97,7 +97,7 @@ def _check_teacher(config):
         got = 'no teacher' if not given else ' and '.join(given)
         raise UserError(f'got {got}, expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
 
-# %% ../nbs/00_config.ipynb #2feab25c
+# %% ../nbs/00_config.ipynb #dfa33257
 def check_choices(
     config: BuildConfig,  # dtype names may still be aliases
 ):
@@ -118,7 +118,7 @@ def check_choices(
     if config.teacher_dtype is not None:
         object.__setattr__(config, 'teacher_dtype', canonical_dtype(config.teacher_dtype, '--teacher_dtype'))
 
-# %% ../nbs/00_config.ipynb #87a9e6c5
+# %% ../nbs/00_config.ipynb #234e382d
 def to_bool(
     text: str,  # 'true' or 'false'
 ) -> bool:  # its value
@@ -133,7 +133,7 @@ def to_int(
     try: return int(text)
     except ValueError: raise argparse.ArgumentTypeError(f'got {text!r}, expected {_KIND[int]}')
 
-# %% ../nbs/00_config.ipynb #46996506
+# %% ../nbs/00_config.ipynb #97311859
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` whose errors are `UserError`s."
     def __init__(self, **kwargs): super().__init__(allow_abbrev=False, **kwargs)
@@ -148,7 +148,7 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f'got {unknown[0]!r}, which is no flag of this command; {hint}')
         return options
 
-# %% ../nbs/00_config.ipynb #a107f38f
+# %% ../nbs/00_config.ipynb #c92f979d
 def add_build_flags(
     parser: argparse.ArgumentParser,  # gains one option for each field of `BuildConfig`
 ):
@@ -161,7 +161,7 @@ def add_build_flags(
 _ARGPARSE = {bool: dict(nargs='?', const=True, type=to_bool, metavar='true|false'),
              int: dict(type=to_int, metavar='N'), str: dict(metavar='TEXT')}
 
-# %% ../nbs/00_config.ipynb #f7f31dde
+# %% ../nbs/00_config.ipynb #c0d7f61b
 def parse_build(
     argv: list = None,  # words of the command line; the process's own if left out
     prog: str = 'build_anchor_hidden_cache',  # name shown in the help
@@ -171,7 +171,7 @@ def parse_build(
     add_build_flags(parser)
     return BuildConfig(**vars(parser.parse_args(argv)))
 
-# %% ../nbs/00_config.ipynb #aca7f2aa
+# %% ../nbs/00_config.ipynb #cdd7fcca
 def demo_data(
     *parts: str,  # path inside the folder
 ) -> Path:  # a file or folder of the installed package

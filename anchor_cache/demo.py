@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['DEMO_CHOICES', 'quick_check', 'run_demo']
 
-# %% ../nbs/14_demo.ipynb #0d703863
+# %% ../nbs/14_demo.ipynb #87c6e319
 from pathlib import Path
 from .build import build_cache
 from .config import UserError, demo_data
 
-# %% ../nbs/14_demo.ipynb #0bba43d5
+# %% ../nbs/14_demo.ipynb #fd01e223
 def quick_check(
     path: Path,  # a shard
 ) -> str:  # what it prints
@@ -23,7 +23,7 @@ def quick_check(
                       f">>> len(x['records'])                               {type(x['records']).__name__} of {len(x['records'])}",
                       f">>> x['records'][0]['target_features'].shape        {tuple(feature.shape)}, {feature.dtype}"])
 
-# %% ../nbs/14_demo.ipynb #78d25cbd
+# %% ../nbs/14_demo.ipynb #8f9cb291
 DEMO_CHOICES = dict(num_samples=64, shard_size=32)
 
 def run_demo(

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['records', 'fields', 'byte_lists', 'FrameIndex', 'open_mmap', 'index_frames']
 
-# %% ../nbs/06_frames.ipynb #8d0dd481
+# %% ../nbs/06_frames.ipynb #1e3f4f05
 import hashlib, mmap
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from .config import UserError
 
-# %% ../nbs/06_frames.ipynb #e145e54b
+# %% ../nbs/06_frames.ipynb #dd4b6509
 def records(
     data,  # bytes or mmap of a TFRecord file
     name: str,  # the file, for the message
@@ -26,7 +26,7 @@ def records(
         yield start + 12, end, int.from_bytes(data[end:end + 4], 'little')
         start = end + 4
 
-# %% ../nbs/06_frames.ipynb #1af89503
+# %% ../nbs/06_frames.ipynb #d7fa8cb2
 def _varint(data, at):
     "A base-128 number and the position behind it."
     value = data[at]
@@ -39,7 +39,7 @@ def _varint(data, at):
         if byte < 0x80: return value, at + 1
         shift += 7
 
-# %% ../nbs/06_frames.ipynb #9d8371fb
+# %% ../nbs/06_frames.ipynb #2a6d89ed
 def fields(
     data,  # bytes or mmap
     start: int,  # where a message begins
@@ -58,7 +58,7 @@ def fields(
         elif wire in (1, 5): start += 8 if wire == 1 else 4
         else: raise ValueError(f'wire type {wire} at byte {start}')
 
-# %% ../nbs/06_frames.ipynb #149b0e8e
+# %% ../nbs/06_frames.ipynb #5e0fe9b4
 def byte_lists(
     data,  # bytes or mmap
     start: int,  # where a tf.train.Example begins
@@ -75,7 +75,7 @@ def byte_lists(
                 found[name] = [(g, h) for _, e, f in fields(data, *entry[2]) for _, g, h in fields(data, e, f)]
     return found
 
-# %% ../nbs/06_frames.ipynb #de71e8e0
+# %% ../nbs/06_frames.ipynb #4e301f34
 @dataclass
 class FrameIndex:
     "Where every frame of a split is. Arrays have one entry for each frame, in the dataset's order."
@@ -92,7 +92,7 @@ class FrameIndex:
 
     def __len__(self): return len(self.file)
 
-# %% ../nbs/06_frames.ipynb #3addf6f0
+# %% ../nbs/06_frames.ipynb #49524a9c
 def _episode_rows(data, start, end, image_key, text_key, where):
     "(image ranges, instruction bytes) of an episode's steps; raises `UserError` where it is not as features.json says."
     try: found = byte_lists(data, start, end, {image_key, text_key})
@@ -108,7 +108,7 @@ def _decode(text, where):
     try: return text.decode('utf-8')
     except UnicodeDecodeError as e: raise UserError(f'{where}: its instruction is not UTF-8: {e.reason} at byte {e.start}')
 
-# %% ../nbs/06_frames.ipynb #eed94c7a
+# %% ../nbs/06_frames.ipynb #2777a09f
 def open_mmap(
     path: Path,
 ):  # bytes-like
@@ -118,7 +118,7 @@ def open_mmap(
     except ValueError: raise UserError(f'{path} is empty, expected a TFRecord file; copy it again')
     except OSError as e: raise UserError(f'cannot read {path}: {e.strerror}')
 
-# %% ../nbs/06_frames.ipynb #72b0b7dc
+# %% ../nbs/06_frames.ipynb #bf3a5fbf
 def index_frames(
     paths: list,  # of Path, the files of a split in order
     counts: list,  # of int, the records that each should hold

@@ -6,12 +6,12 @@
 __all__ = ['KINDS', 'TokenLayout', 'splice', 'derive_image_token_mask', 'check_image_token_mask', 'image_token_mask',
            'expand_attention_mask', 'token_kinds', 'show_layout']
 
-# %% ../nbs/01_layout.ipynb #185d007c
+# %% ../nbs/01_layout.ipynb #456005c3
 from dataclasses import dataclass
 import torch
 from .config import UserError
 
-# %% ../nbs/01_layout.ipynb #5146036c
+# %% ../nbs/01_layout.ipynb #a0c0af7c
 @dataclass(frozen=True)
 class TokenLayout:
     "Where the image segment stands: before text token `image_start`, `num_patches` long."
@@ -21,7 +21,7 @@ class TokenLayout:
     @property
     def image(self): return slice(self.image_start, self.image_start + self.num_patches)
 
-# %% ../nbs/01_layout.ipynb #9defecfa
+# %% ../nbs/01_layout.ipynb #41b033b6
 def splice(
     text: torch.Tensor,  # (..., seq) or, with `dim=-2`, (..., seq, features): something per text token
     patches: torch.Tensor,  # the same for the patches, `num_patches` long in `dim`
@@ -35,7 +35,7 @@ def splice(
     before, after = text.narrow(dim, 0, layout.image_start), text.narrow(dim, layout.image_start, seq - layout.image_start)
     return torch.cat([before, patches, after], dim=dim)
 
-# %% ../nbs/01_layout.ipynb #27d583a0
+# %% ../nbs/01_layout.ipynb #af8b9327
 def derive_image_token_mask(
     seq: int,  # text tokens, special ones included
     layout: TokenLayout,
@@ -43,7 +43,7 @@ def derive_image_token_mask(
     "True at the image's positions: `mask[image_start : image_start + num_patches]`."
     return splice(torch.zeros(seq, dtype=torch.bool), torch.ones(layout.num_patches, dtype=torch.bool), layout)
 
-# %% ../nbs/01_layout.ipynb #e8b25e45
+# %% ../nbs/01_layout.ipynb #9a4c9640
 def check_image_token_mask(
     mask: torch.Tensor,  # a sample's own mask
     seq: int,  # text tokens, special ones included
@@ -58,7 +58,7 @@ def check_image_token_mask(
         raise UserError(f'{name}: got {marked} true, expected {layout.num_patches}, one for each patch')
     return mask
 
-# %% ../nbs/01_layout.ipynb #95c72497
+# %% ../nbs/01_layout.ipynb #2904023e
 def image_token_mask(
     seq: int,  # text tokens, special ones included
     layout: TokenLayout,
@@ -67,7 +67,7 @@ def image_token_mask(
     "A sample's own mask, checked, or else the one that follows from the layout; raises `UserError` for a wrong own one."
     return derive_image_token_mask(seq, layout) if own is None else check_image_token_mask(own, seq, layout)
 
-# %% ../nbs/01_layout.ipynb #c042ff26
+# %% ../nbs/01_layout.ipynb #c560f1b6
 def expand_attention_mask(
     attention_mask: torch.Tensor,  # (..., seq), bool, true where there is a token and not padding
     layout: TokenLayout,
@@ -76,7 +76,7 @@ def expand_attention_mask(
     ones = torch.ones(*attention_mask.shape[:-1], layout.num_patches, dtype=torch.bool, device=attention_mask.device)
     return splice(attention_mask.bool(), ones, layout)
 
-# %% ../nbs/01_layout.ipynb #33d5508b
+# %% ../nbs/01_layout.ipynb #27d2b0bc
 KINDS = dict(BOS='#4c72b0', patch='#dd8452', text='#55a868', padding='#d0d0d0')
 
 def token_kinds(
@@ -88,7 +88,7 @@ def token_kinds(
     text[:layout.image_start] = torch.where(attention_mask[:layout.image_start].bool(), 0, 3)
     return [list(KINDS)[k] for k in splice(text, torch.ones(layout.num_patches, dtype=torch.long), layout)]
 
-# %% ../nbs/01_layout.ipynb #4036dffc
+# %% ../nbs/01_layout.ipynb #83ea88d3
 def _shortened(kinds, show):
     "Positions to draw: of a run longer than `2 * show + 1`, its ends only; None where something is left out."
     positions, start = [], 0
@@ -106,7 +106,7 @@ def _cell(ax, x, y, color, label='', height=.8):
     ax.add_patch(Rectangle((x, y), .9, height, color=color, lw=0))
     ax.text(x + .45, y + height / 2, label, ha='center', va='center', fontsize=7, rotation=90)
 
-# %% ../nbs/01_layout.ipynb #de1b7b5c
+# %% ../nbs/01_layout.ipynb #00b3b023
 def show_layout(
     tokens: list,  # of str, the text tokens, padding included
     attention_mask: torch.Tensor,  # (seq,), bool; false is padding

@@ -6,7 +6,7 @@
 __all__ = ['log', 'PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_teacher_dtype', 'exact_math', 'BuildPlan', 'make_manifest',
            'plan_build', 'Batch', 'BatchMaker', 'ahead', 'Progress', 'compute_shard', 'Summary', 'run_build']
 
-# %% ../nbs/09_pipeline.ipynb #5fe670c9
+# %% ../nbs/09_pipeline.ipynb #88cb35ce
 import importlib.metadata, logging, os, platform, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,11 +22,11 @@ from .rlds import RldsFrames
 from .sampling import cut_ranges, sample_plan
 from .schema import SCHEMA_VERSION
 from .shards import MANIFEST, ShardBuilder, check_output, open_output, shard_path, write_shard
-from .teacher import OpenTeacher, open_teacher
+from .teacher import OpenTeacher, find_run, open_teacher
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/09_pipeline.ipynb #92c2a9fc
+# %% ../nbs/09_pipeline.ipynb #cac5b470
 def resolve_device(
     name: str = None,  # 'cpu', 'cuda', 'cuda:N'; the best there is if left out
 ) -> torch.device:
@@ -51,7 +51,7 @@ def exact_math():
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
-# %% ../nbs/09_pipeline.ipynb #096812b8
+# %% ../nbs/09_pipeline.ipynb #4c263be7
 @dataclass
 class BuildPlan:
     "What a build will do. Sample i is frame `plan[i]` with template `i mod n`."
@@ -72,7 +72,7 @@ class BuildPlan:
         frame = self.plan[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame), prompt_template=self.template(i))
 
-# %% ../nbs/09_pipeline.ipynb #baa3c75d
+# %% ../nbs/09_pipeline.ipynb #3e0f677b
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')
 IDENTITY = ('shuffle_buffer_size', 'num_samples', 'shard_size', 'seed', 'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
 
@@ -84,7 +84,7 @@ def make_manifest(config, frames, teacher, templates, device, teacher_dtype):
     return dict(format='anchor_cache', schema_version=SCHEMA_VERSION, choices=choices, prompt_templates=templates, teacher=teacher.identity(),
                 dataset=frames.identity(), versions=versions, shards=shards)
 
-# %% ../nbs/09_pipeline.ipynb #2cb415a6
+# %% ../nbs/09_pipeline.ipynb #b15c6aeb
 def plan_build(
     config: BuildConfig,
 ) -> BuildPlan:
@@ -93,15 +93,16 @@ def plan_build(
     teacher_dtype = resolve_teacher_dtype(config.teacher_dtype, device)
     templates = read_templates(config.prompts_file) if config.prompts_file else None
     check_output(config.output_dir, {}, overwrite=True)  # can it be made at all; whose it is, is asked below
-    teacher = open_teacher(config.teacher_checkpoint, config.tokenizer_path, config.hidden_layer)
+    find_run(config.teacher_checkpoint)
     frames = RldsFrames(config.data_root_dir, config.dataset, config.split)
     plan = sample_plan(len(frames), config.num_samples, config.seed, config.shuffle_buffer_size)
+    teacher = open_teacher(config.teacher_checkpoint, config.tokenizer_path, config.hidden_layer)
     templates = templates or [teacher.prompt]
     manifest = make_manifest(config, frames, teacher, templates, device, teacher_dtype)
     check_output(config.output_dir, manifest, config.overwrite)
     return BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest)
 
-# %% ../nbs/09_pipeline.ipynb #bb741370
+# %% ../nbs/09_pipeline.ipynb #0372aa87
 @dataclass
 class Batch:
     "Samples that are computed together: what the teacher reads, and what it is to average."
@@ -111,7 +112,7 @@ class Batch:
     image_masks: list  # of (seq + patches,), bool
     pool_masks: list  # of (seq + patches,), bool
 
-# %% ../nbs/09_pipeline.ipynb #6f930705
+# %% ../nbs/09_pipeline.ipynb #f07914d4
 class BatchMaker:
     "Turns numbers of samples into batches: decode, resize, normalise, tokenise, masks."
     def __init__(self, plan: BuildPlan, teacher, pool: ThreadPoolExecutor):
@@ -133,7 +134,7 @@ class BatchMaker:
         prompts = [fill(self.plan.template(i), self.plan.frames.instruction(n)) for i, n in zip(samples, numbers)]
         return Batch(samples, self.teacher.pixel_values(images), *map(list, zip(*map(self.text, prompts))))
 
-# %% ../nbs/09_pipeline.ipynb #82974a2e
+# %% ../nbs/09_pipeline.ipynb #599a91ee
 def ahead(
     make,  # function of an item
     items: list,  # what to make, in order
@@ -150,7 +151,7 @@ def ahead(
     finally:
         for future in waiting: future.cancel()
 
-# %% ../nbs/09_pipeline.ipynb #1aab08ab
+# %% ../nbs/09_pipeline.ipynb #710dc99f
 class Progress:
     "Samples done, samples/s and time left: a bar on stderr, and a line in the log at least every `every` seconds of work."
     def __init__(self, total, shown=True, every=30.):
@@ -169,7 +170,7 @@ class Progress:
 
     def close(self): self.bar.close()
 
-# %% ../nbs/09_pipeline.ipynb #467e94db
+# %% ../nbs/09_pipeline.ipynb #4a199475
 def compute_shard(
     plan: BuildPlan,
     teacher,  # loaded
@@ -189,7 +190,7 @@ def compute_shard(
         advance(len(batch.samples))
     return builder.shard()
 
-# %% ../nbs/09_pipeline.ipynb #386d5ca9
+# %% ../nbs/09_pipeline.ipynb #4f67db21
 @dataclass
 class Summary:
     "What a build has done."
@@ -204,7 +205,7 @@ class Summary:
         did = f'{self.made:,} computed in {self.seconds:.1f} s ({self.made / self.seconds:.1f} samples/s)' if self.made else 'complete already, nothing to do'
         return f'{self.records:,} records in {self.shards:,} shard{"s" * (self.shards != 1)}, {self.bytes:,} bytes, {did}\ncache: {Path(self.output_dir).absolute()}'
 
-# %% ../nbs/09_pipeline.ipynb #62e52072
+# %% ../nbs/09_pipeline.ipynb #5bc10ee1
 def _write_all(plan, todo, progress_shown):
     "Compute and write the shards in `todo`, decoding ahead and writing behind."
     ranges, c = plan.shards(), plan.config
@@ -225,7 +226,7 @@ def _write_all(plan, todo, progress_shown):
             batches.close()
             progress.close()
 
-# %% ../nbs/09_pipeline.ipynb #a18ea04f
+# %% ../nbs/09_pipeline.ipynb #0c28e2d8
 def _log_to(folder):
     "A handler that appends plain lines to the folder's build.log."
     handler = logging.FileHandler(Path(folder)/'build.log', encoding='utf-8')

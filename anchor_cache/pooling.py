@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['POOL_MASKS', 'pool_mask', 'needs_prefix_only', 'mean_pool', 'cast_features']
 
-# %% ../nbs/02_pooling.ipynb #ffa9f292
+# %% ../nbs/02_pooling.ipynb #4e9685d6
 import torch
 from .config import POOLINGS, UserError, one_of
 from .layout import TokenLayout, expand_attention_mask
 from .schema import TORCH_DTYPES
 
-# %% ../nbs/02_pooling.ipynb #daf8f57e
+# %% ../nbs/02_pooling.ipynb #a8a440f5
 POOL_MASKS = {
     'mean_image_tokens': lambda image_mask, attention_mask: image_mask,
     'mean_masked': lambda image_mask, attention_mask: attention_mask,
@@ -26,7 +26,7 @@ def pool_mask(
     "The positions that `pooling` averages in one sample; raises `UserError` for an unknown pooling."
     return POOL_MASKS[one_of(pooling, POOLINGS, '--pooling')](image_mask, expand_attention_mask(attention_mask, layout))
 
-# %% ../nbs/02_pooling.ipynb #ed54bc64
+# %% ../nbs/02_pooling.ipynb #0f18d399
 def needs_prefix_only(
     mask: torch.Tensor,  # (seq + num_patches,), bool, the positions that are averaged
     layout: TokenLayout,
@@ -34,7 +34,7 @@ def needs_prefix_only(
     "Whether a causal model need not read past the image segment to pool over `mask`."
     return not bool(mask[layout.image.stop:].any())
 
-# %% ../nbs/02_pooling.ipynb #b70a99b7
+# %% ../nbs/02_pooling.ipynb #5c4994f8
 def mean_pool(
     hidden: torch.Tensor,  # (batch, tokens, dim), any float dtype
     mask: torch.Tensor,  # (batch, tokens), bool
@@ -43,7 +43,7 @@ def mean_pool(
     kept = hidden.float().masked_fill(~mask[..., None], 0)  # (batch, tokens, dim)
     return kept.sum(dim=1) / mask.sum(dim=1, keepdim=True)  # (batch, dim)
 
-# %% ../nbs/02_pooling.ipynb #c691b844
+# %% ../nbs/02_pooling.ipynb #2975aab2
 def cast_features(
     features: torch.Tensor,  # (batch, dim), float32, from `mean_pool`
     mask: torch.Tensor,  # (batch, tokens), bool, what they were pooled over

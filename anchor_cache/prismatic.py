@@ -7,14 +7,14 @@ __all__ = ['DINO', 'SIGLIP_224', 'SIGLIP_384', 'VISION_BACKBONES', 'LLAMA_7B', '
            'Tower', 'VisionBackbone', 'LanguageBackbone', 'PrismaticSpec', 'vision_tower', 'projector',
            'language_model', 'PrismaticVLM', 'resolve_layer', 'cut', 'image_transform']
 
-# %% ../nbs/04_prismatic.ipynb #363970ee
+# %% ../nbs/04_prismatic.ipynb #3b580271
 from dataclasses import dataclass, field
 import torch
 from torch import nn
 from .config import UserError
 from .layout import TokenLayout, splice
 
-# %% ../nbs/04_prismatic.ipynb #afd44c9b
+# %% ../nbs/04_prismatic.ipynb #7222c8b8
 @dataclass(frozen=True)
 class Tower:
     "One vision tower: a timm model and the normalisation that it was trained with."
@@ -29,7 +29,7 @@ class VisionBackbone:
     image_size: int  # pixels, height and width
     towers: tuple  # of Tower; the order in which their features are concatenated
 
-# %% ../nbs/04_prismatic.ipynb #53cf75dd
+# %% ../nbs/04_prismatic.ipynb #0076fcbb
 DINO = Tower('dino', 'vit_large_patch14_reg4_dinov2.lvd142m', (.485, .456, .406), (.229, .224, .225))
 SIGLIP_224, SIGLIP_384 = Tower('siglip', 'vit_so400m_patch14_siglip_224'), Tower('siglip', 'vit_so400m_patch14_siglip_384')
 
@@ -41,7 +41,7 @@ VISION_BACKBONES = {
     'dinov2-vit-l': VisionBackbone(224, (DINO,)),
 }
 
-# %% ../nbs/04_prismatic.ipynb #8298f93a
+# %% ../nbs/04_prismatic.ipynb #61a6b4a3
 @dataclass(frozen=True)
 class LanguageBackbone:
     "A language model: its configuration for transformers, and how it is spoken to."
@@ -62,7 +62,7 @@ LANGUAGE_BACKBONES = {
     'vicuna-v15-13b': LanguageBackbone(LLAMA_13B, 'vicuna'),
 }
 
-# %% ../nbs/04_prismatic.ipynb #65902827
+# %% ../nbs/04_prismatic.ipynb #d68bddbd
 @dataclass(frozen=True)
 class PrismaticSpec:
     "What a Prismatic model is made of; everything that is needed to build it but the weights."
@@ -73,7 +73,7 @@ class PrismaticSpec:
     vision_dims: dict = field(default_factory=dict)  # kind of tower → timm keyword arguments
     llm_dims: dict = field(default_factory=dict)  # configuration of the language model
 
-# %% ../nbs/04_prismatic.ipynb #c14f1fb2
+# %% ../nbs/04_prismatic.ipynb #e927c0c9
 VISION_DIMS = {'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'patch_size', 'reg_tokens', 'init_values'}
 
 def vision_tower(
@@ -87,7 +87,7 @@ def vision_tower(
         raise UserError(f'dims.json: vision.{tower.kind}: got {", ".join(unknown)}, expected some of {", ".join(sorted(VISION_DIMS))}')
     return timm.create_model(tower.timm_id, pretrained=False, num_classes=0, img_size=image_size, **dims)
 
-# %% ../nbs/04_prismatic.ipynb #a230acc5
+# %% ../nbs/04_prismatic.ipynb #35b56ab5
 def projector(
     kind: str,  # arch_specifier; a prefix such as `no-align+` changes nothing here
     vision_dim: int,  # features of a patch, towers concatenated
@@ -101,7 +101,7 @@ def projector(
     if 'linear' in kind: return nn.Linear(vision_dim, llm_dim)
     raise UserError(f'arch_specifier: got {kind!r}, expected one that names linear, gelu-mlp or fused-gelu-mlp')
 
-# %% ../nbs/04_prismatic.ipynb #83d5e431
+# %% ../nbs/04_prismatic.ipynb #56929ad3
 def language_model(
     config: dict,  # of transformers, with `model_type` and `vocab_size`
 ) -> nn.Module:  # a causal language model with random weights
@@ -112,7 +112,7 @@ def language_model(
     except (ValueError, TypeError, KeyError) as e:
         raise UserError(f'language model: transformers does not take its configuration: {str(e).splitlines()[0]}') from e
 
-# %% ../nbs/04_prismatic.ipynb #6b00d6f3
+# %% ../nbs/04_prismatic.ipynb #261a8011
 class PrismaticVLM(nn.Module):
     "Vision towers, projector and language model of a `PrismaticSpec`, with random weights until some are loaded."
     def __init__(self, spec: PrismaticSpec):
@@ -149,7 +149,7 @@ class PrismaticVLM(nn.Module):
         "The last hidden state of what is left of the language model: (batch, seq + num_patches, hidden_dim)."
         return self.llm_backbone['llm'].model(inputs_embeds=self.embed(pixel_values, input_ids), use_cache=False).last_hidden_state
 
-# %% ../nbs/04_prismatic.ipynb #2a0093db
+# %% ../nbs/04_prismatic.ipynb #6bd62220
 def resolve_layer(
     layer: int,  # as given; negative counts from the end
     num_layers: int,  # layers of the language model
@@ -159,7 +159,7 @@ def resolve_layer(
     raise UserError(f'--hidden_layer: got {layer}, expected {-num_layers - 1} to {num_layers}: the language model has {num_layers} layers, '
                     f'and entry 0 is its input embeddings')
 
-# %% ../nbs/04_prismatic.ipynb #d230d975
+# %% ../nbs/04_prismatic.ipynb #df20ec16
 def cut(
     model: PrismaticVLM,  # changed in place
     layer: int,  # 0 … num_layers, index into hidden_states
@@ -175,7 +175,7 @@ def cut(
     if layer < model.num_layers: llm.model.norm = nn.Identity()
     return model
 
-# %% ../nbs/04_prismatic.ipynb #59293cfa
+# %% ../nbs/04_prismatic.ipynb #e9fe98f7
 def image_transform(
     images: torch.Tensor,  # (batch, size, size, 3), uint8
     towers: tuple,  # of Tower

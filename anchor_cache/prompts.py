@@ -7,7 +7,7 @@ __all__ = ['log', 'QUESTION', 'PROMPTS', 'SUFFIX_ID', 'SUFFIX_PIECE', 'TOKENIZER
            'read_templates', 'has_suffix_rule', 'tokenize', 'load_tokenizer', 'tokenizer_files',
            'tokenizer_fingerprint']
 
-# %% ../nbs/03_prompts.ipynb #2d365233
+# %% ../nbs/03_prompts.ipynb #1e64240f
 import hashlib, logging, string
 from pathlib import Path
 import torch
@@ -15,7 +15,7 @@ from .config import UserError
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/03_prompts.ipynb #037a92cf
+# %% ../nbs/03_prompts.ipynb #5c4e67eb
 QUESTION = 'What action should the robot take to {instruction}?'
 
 PROMPTS = {
@@ -24,7 +24,7 @@ PROMPTS = {
               f"and polite answers to the user's questions. USER: {QUESTION} ASSISTANT:",
 }
 
-# %% ../nbs/03_prompts.ipynb #57b0018f
+# %% ../nbs/03_prompts.ipynb #f789b837
 def fill(
     template: str,  # a whole prompt with `{instruction}`; `{{` and `}}` are braces
     instruction: str,  # as the dataset has it
@@ -33,7 +33,7 @@ def fill(
     parts = string.Formatter().parse(template)  # (literal text, field name or None, …)
     return ''.join(text + (instruction.lower() if field else '') for text, field, *_ in parts)
 
-# %% ../nbs/03_prompts.ipynb #6716c72b
+# %% ../nbs/03_prompts.ipynb #3bbf03ae
 def check_template(
     template: str,  # one line of a prompts file
     where: str,  # file and line, for the message
@@ -48,7 +48,7 @@ def check_template(
     if not fields: log.warning('%s has no {instruction}: every sample that uses it gets the same prompt', where)
     return template
 
-# %% ../nbs/03_prompts.ipynb #2165e34c
+# %% ../nbs/03_prompts.ipynb #ac9a7aa3
 def read_templates(
     path: str,  # UTF-8 text, one template a line
 ) -> list:  # of str, at least one
@@ -60,7 +60,7 @@ def read_templates(
     if not lines: raise UserError(f'--prompts_file: {path} holds no template; write one prompt a line, with {{instruction}} in it')
     return [check_template(line.replace('\\n', '\n'), f'--prompts_file {path}, line {n}') for n, line in lines]
 
-# %% ../nbs/03_prompts.ipynb #71436d41
+# %% ../nbs/03_prompts.ipynb #939a5bbc
 SUFFIX_ID, SUFFIX_PIECE = 29871, '▁'
 
 def has_suffix_rule(
@@ -69,7 +69,7 @@ def has_suffix_rule(
     "Whether the tokenizer's vocabulary is Llama's: the piece with id 29871 is `▁`."
     return len(tokenizer) > SUFFIX_ID and tokenizer.convert_ids_to_tokens(SUFFIX_ID) == SUFFIX_PIECE
 
-# %% ../nbs/03_prompts.ipynb #114035c0
+# %% ../nbs/03_prompts.ipynb #fb832da2
 def tokenize(
     prompt: str,
     tokenizer,  # of transformers
@@ -79,7 +79,7 @@ def tokenize(
     if has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
     return torch.tensor(ids, dtype=torch.int64)
 
-# %% ../nbs/03_prompts.ipynb #4da38b21
+# %% ../nbs/03_prompts.ipynb #1b84eef1
 def load_tokenizer(
     path: str,  # folder with tokenizer files
     flag: str = '--tokenizer_path',  # for the message
@@ -92,7 +92,7 @@ def load_tokenizer(
     try: return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as e: raise UserError(f'{flag}: the tokenizer in {path} cannot be read: {str(e).splitlines()[0]}') from e
 
-# %% ../nbs/03_prompts.ipynb #96ad91da
+# %% ../nbs/03_prompts.ipynb #9029b859
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
 
 def tokenizer_files(

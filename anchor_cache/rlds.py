@@ -6,7 +6,7 @@
 __all__ = ['DATASETS', 'DatasetKeys', 'list_datasets', 'find_dataset', 'feature', 'split_files', 'import_tensorflow',
            'make_decoder', 'RldsFrames', 'episode_table']
 
-# %% ../nbs/06_rlds.ipynb #a8da1532
+# %% ../nbs/06_rlds.ipynb #191dbd0f
 import contextlib, functools, importlib, importlib.util, json, os, re, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import numpy as np
 from .config import UserError
 from .frames import FrameIndex, index_frames, open_mmap
 
-# %% ../nbs/06_rlds.ipynb #5dfcff78
+# %% ../nbs/06_rlds.ipynb #8d75da5c
 @dataclass(frozen=True)
 class DatasetKeys:
     "Which features of a step are the primary image and the instruction."
@@ -25,7 +25,7 @@ class DatasetKeys:
 DATASETS = {name: DatasetKeys() for name in
             ('libero_90', 'libero_10_no_noops', 'libero_spatial_no_noops', 'libero_object_no_noops', 'libero_goal_no_noops')}
 
-# %% ../nbs/06_rlds.ipynb #47605acc
+# %% ../nbs/06_rlds.ipynb #869ed37b
 def _versions(folder):
     "Version folders of a dataset, oldest first."
     found = [p for p in folder.glob('*/dataset_info.json') if re.fullmatch(r'\d+\.\d+\.\d+', p.parent.name)]
@@ -37,7 +37,7 @@ def list_datasets(
     "Names of the datasets in a folder."
     return sorted(p.name for p in Path(root).iterdir() if p.is_dir() and _versions(p))
 
-# %% ../nbs/06_rlds.ipynb #1c3192db
+# %% ../nbs/06_rlds.ipynb #f8a2d1f3
 def find_dataset(
     root: str,  # folder that holds RLDS datasets
     dataset: str,  # name, or name:version
@@ -54,7 +54,7 @@ def find_dataset(
     if match := [p for p in versions if p.name == version]: return match[0]
     raise UserError(f'--dataset: {name} has no version {version!r}; versions there: {", ".join(p.name for p in versions)}')
 
-# %% ../nbs/06_rlds.ipynb #878c6c5a
+# %% ../nbs/06_rlds.ipynb #2c1ec2e2
 def _read_json(path):
     "A metadata file of a dataset."
     try: return json.loads(path.read_text(encoding='utf-8'))
@@ -71,7 +71,7 @@ def feature(
         spec = spec.get('featuresDict', {}).get('features', {}).get(name, {})
     return spec
 
-# %% ../nbs/06_rlds.ipynb #bd7278a5
+# %% ../nbs/06_rlds.ipynb #a98be739
 def split_files(
     folder: Path,  # version folder of a dataset
     split: str,  # name of a whole split
@@ -90,7 +90,7 @@ def split_files(
         raise UserError(f'{folder}: {len(missing)} of {len(names)} files of split {split} are missing, {missing[0]} first; copy them again')
     return [folder/n for n in names], counts
 
-# %% ../nbs/06_rlds.ipynb #b7d3019c
+# %% ../nbs/06_rlds.ipynb #fe77ac63
 @contextlib.contextmanager
 def _held_back_stderr():
     "Hold back what C++ libraries write to file descriptor 2; let it out when the block fails."
@@ -114,7 +114,7 @@ def import_tensorflow():
         tf.constant(0)  # starts its runtime
     return tf
 
-# %% ../nbs/06_rlds.ipynb #48d107e4
+# %% ../nbs/06_rlds.ipynb #c90dbfed
 @functools.cache
 def make_decoder(
     size: int,  # pixels, height and width of the result
@@ -128,7 +128,7 @@ def make_decoder(
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
     return lambda encoded: decode(tf.constant(encoded)).numpy()
 
-# %% ../nbs/06_rlds.ipynb #8b311d7d
+# %% ../nbs/06_rlds.ipynb #5da5e6d4
 class RldsFrames:
     "The frames of one split of an RLDS dataset, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, dataset, split='train'):
@@ -169,7 +169,7 @@ class RldsFrames:
         return dict(name=self.name, version=self.version, split=self.split, frames=len(index), episodes=len(set(index.episode.tolist())),
                     episodes_without_instruction=index.unlabelled, sha256=index.sha256)
 
-# %% ../nbs/06_rlds.ipynb #38159494
+# %% ../nbs/06_rlds.ipynb #f8a1eb27
 def episode_table(
     frames: RldsFrames,
 ):  # a pandas DataFrame, one row for each episode

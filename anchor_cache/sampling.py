@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['GAMMA', 'splitmix64', 'sample_plan', 'cut_ranges']
 
-# %% ../nbs/07_sampling.ipynb #0d9c6076
+# %% ../nbs/07_sampling.ipynb #b20b9029
 import numpy as np
 from .config import UserError
 
-# %% ../nbs/07_sampling.ipynb #b382eeda
+# %% ../nbs/07_sampling.ipynb #f3917eae
 GAMMA = 0x9E3779B97F4A7C15
 
 def splitmix64(
@@ -22,7 +22,7 @@ def splitmix64(
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
-# %% ../nbs/07_sampling.ipynb #bca64c89
+# %% ../nbs/07_sampling.ipynb #73ba60e3
 def sample_plan(
     frames: int,  # frames that the split holds
     num_samples: int,  # frames to take
@@ -42,7 +42,7 @@ def sample_plan(
             moved[slot] = moved.pop(slots, slots)
     return plan
 
-# %% ../nbs/07_sampling.ipynb #ef83da88
+# %% ../nbs/07_sampling.ipynb #1b9419f6
 def cut_ranges(
     start: int,
     stop: int,

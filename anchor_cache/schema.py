@@ -7,11 +7,11 @@ __all__ = ['SCHEMA_VERSION', 'RETENTION_MODE', 'TORCH_DTYPES', 'SHARD_KEYS', 'SH
            'MODEL_INPUTS', 'TOWERS', 'make_record', 'record_meta', 'shard_meta', 'check_record', 'check_shard',
            'require_schema']
 
-# %% ../nbs/00_schema.ipynb #1609a6cb
+# %% ../nbs/00_schema.ipynb #47dc2625
 import torch
 from .config import DTYPES, POOLINGS, UserError
 
-# %% ../nbs/00_schema.ipynb #75475552
+# %% ../nbs/00_schema.ipynb #a22039da
 SCHEMA_VERSION = 1
 RETENTION_MODE = 'hidden'
 TORCH_DTYPES = {name: getattr(torch, name) for name in DTYPES}
@@ -23,7 +23,7 @@ RECORD_META = dict(layer=int, pooling=str, dtype=str, teacher=str, split=str)
 MODEL_INPUTS = {'input_ids', 'attention_mask', 'pixel_values', 'multimodal_indices', 'image_token_mask'}
 TOWERS = {'dino', 'siglip'}  # keys of `pixel_values` where the teacher has two vision towers
 
-# %% ../nbs/00_schema.ipynb #f7f3b3d6
+# %% ../nbs/00_schema.ipynb #77c7270f
 def make_record(
     input_ids: torch.Tensor,  # (seq,), int64, with every special token
     image_token_mask: torch.Tensor,  # (seq + patches,), bool
@@ -38,7 +38,7 @@ def make_record(
                   multimodal_indices=multimodal_indices, image_token_mask=image_token_mask)
     return dict(model_inputs=inputs, target_features=target_features, meta=meta)
 
-# %% ../nbs/00_schema.ipynb #ef95489e
+# %% ../nbs/00_schema.ipynb #d42e853d
 def record_meta(
     layer: int,  # as given: -2 stays -2
     pooling: str,  # a name in `POOLINGS`
@@ -54,7 +54,7 @@ def shard_meta(pooling: str, hidden_layer: int, dtype: str) -> dict:
     return dict(schema_version=SCHEMA_VERSION, retention_mode=RETENTION_MODE, pooling=pooling,
                 hidden_layer=hidden_layer, dtype=dtype)
 
-# %% ../nbs/00_schema.ipynb #882b18f6
+# %% ../nbs/00_schema.ipynb #e9854a96
 def _check_keys(got, expected, where):
     "Missing and extra keys of a dict."
     if not isinstance(got, dict): return [f'{where}: got {type(got).__name__}, expected a dict with {", ".join(sorted(expected))}']
@@ -70,7 +70,7 @@ def _check_meta(got, types, where):
     return faults + [f'{where}.{k}: got {got[k]!r}, expected {" or ".join(map(str, v))}'
                      for k, v in fixed.items() if k in types and k in got and type(got[k]) is types[k] and got[k] not in v]
 
-# %% ../nbs/00_schema.ipynb #e24db99c
+# %% ../nbs/00_schema.ipynb #e0d11a10
 def _check_tensor(got, dtype, dims, where):
     "Type, dtype, number of dimensions and emptiness of a tensor."
     if not isinstance(got, torch.Tensor): return [f'{where}: got {type(got).__name__}, expected a tensor']
@@ -84,7 +84,7 @@ def _check_pixels(got, dtype, where):
     if not isinstance(got, dict): return _check_tensor(got, dtype, 3, where)
     return _check_keys(got, TOWERS, where) + [f for k in sorted(TOWERS & set(got)) for f in _check_tensor(got[k], dtype, 3, f'{where}.{k}')]
 
-# %% ../nbs/00_schema.ipynb #e4e326a2
+# %% ../nbs/00_schema.ipynb #21cda17c
 def _check_lengths(inputs, where):
     "Lengths that must agree, and the number of true positions in the mask."
     ids, attention, mask, rows = (inputs[k] for k in ('input_ids', 'attention_mask', 'image_token_mask', 'multimodal_indices'))
@@ -100,7 +100,7 @@ def _check_lengths(inputs, where):
         faults.append(f'{where}.image_token_mask: got {marked} true, expected {patches}, as many as length {len(mask)} has over the {len(ids)} of input_ids')
     return faults
 
-# %% ../nbs/00_schema.ipynb #4834df4e
+# %% ../nbs/00_schema.ipynb #ba42d8ee
 def _check_inputs(inputs, dtype, where):
     "The fields of `model_inputs`, each alone and then together."
     faults = _check_keys(inputs, MODEL_INPUTS, where)
@@ -111,7 +111,7 @@ def _check_inputs(inputs, dtype, where):
     if 'pixel_values' in inputs: alone += _check_pixels(inputs['pixel_values'], dtype, f'{where}.pixel_values')
     return faults + alone
 
-# %% ../nbs/00_schema.ipynb #f12f70b4
+# %% ../nbs/00_schema.ipynb #3f0b8c34
 def check_record(
     record: dict,  # what should be a record of schema 1
     where: str = 'record',  # its path, put before each fault
@@ -132,7 +132,7 @@ def check_record(
         faults += alone
     return faults
 
-# %% ../nbs/00_schema.ipynb #b440a57c
+# %% ../nbs/00_schema.ipynb #371327d5
 def check_shard(
     shard: dict,  # what `torch.load` gave
 ) -> list:  # of str, one for each deviation; empty when there is none
@@ -147,7 +147,7 @@ def check_shard(
     if faults: return faults
     return _check_agreement(records, meta)
 
-# %% ../nbs/00_schema.ipynb #8764927d
+# %% ../nbs/00_schema.ipynb #8b2d7f03
 def _check_agreement(records, meta):
     "What every record of a shard must share: how it was asked, and the shape of pixels and feature."
     common = dict(layer=meta['hidden_layer'], pooling=meta['pooling'], dtype=meta['dtype'],
@@ -163,7 +163,7 @@ def _check_agreement(records, meta):
         faults += [f'records[{i}].{k}: got shape {v}, expected {first[k]}, as in records[0]' for k, v in shapes(record).items() if v != first[k]]
     return faults
 
-# %% ../nbs/00_schema.ipynb #4efef9a6
+# %% ../nbs/00_schema.ipynb #93086975
 def require_schema(
     shard: dict,  # what `torch.load` gave, or what is about to be written
     name: str,  # the file, for the message

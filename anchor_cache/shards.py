@@ -6,14 +6,14 @@
 __all__ = ['MANIFEST', 'atomic_write', 'remove_stale', 'ShardBuilder', 'HashingFile', 'shard_path', 'write_json', 'write_shard',
            'read_shard', 'manifest_differences', 'shard_done', 'check_output', 'open_output']
 
-# %% ../nbs/08_shards.ipynb #af20b4a0
+# %% ../nbs/08_shards.ipynb #3fb9d9f9
 import contextlib, hashlib, json, os, re, socket
 from pathlib import Path
 import torch
 from .config import UserError
 from .schema import SCHEMA_VERSION, TORCH_DTYPES, make_record, record_meta, require_schema, shard_meta
 
-# %% ../nbs/08_shards.ipynb #03b277ce
+# %% ../nbs/08_shards.ipynb #b25e385a
 def _sync_folder(folder):
     "Flush a folder's entries to disk, so that a rename survives a power cut."
     handle = os.open(folder, os.O_RDONLY)
@@ -36,7 +36,7 @@ def atomic_write(
         _sync_folder(path.parent)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/08_shards.ipynb #bca0f1ff
+# %% ../nbs/08_shards.ipynb #c9c09463
 def _alive(pid):
     "Whether a process of this host runs."
     try: os.kill(pid, 0)
@@ -52,7 +52,7 @@ def remove_stale(
     for path in Path(folder).glob('.*.tmp'):
         if (match := pattern.fullmatch(path.name)) and not _alive(int(match[1])): path.unlink(missing_ok=True)
 
-# %% ../nbs/08_shards.ipynb #850038f2
+# %% ../nbs/08_shards.ipynb #8325e34f
 class ShardBuilder:
     "Collects the samples of one shard, batch by batch, and gives it in schema 1."
     def __init__(self, count, hidden_layer, pooling, dtype, teacher, split):
@@ -94,7 +94,7 @@ class ShardBuilder:
         meta = shard_meta(self.asked['pooling'], self.asked['layer'], self.asked['dtype'])
         return dict(records=records, meta=meta)
 
-# %% ../nbs/08_shards.ipynb #0ca055f1
+# %% ../nbs/08_shards.ipynb #36e58d82
 class HashingFile:
     "A file to write to that knows the sha256 and the length of what it was given."
     def __init__(self, file): self.file, self.sha256, self.length = file, hashlib.sha256(), 0
@@ -112,7 +112,7 @@ def shard_path(
     "Where a shard, or the mark that it is done, lies in a cache."
     return Path(folder)/f'hidden_anchor_shard_{number:06d}{suffix}'
 
-# %% ../nbs/08_shards.ipynb #47b68b45
+# %% ../nbs/08_shards.ipynb #8d9a3537
 def write_json(
     path: Path,
     value,  # what JSON can hold
@@ -137,7 +137,7 @@ def write_shard(
                                                        bytes=hashing.length, count=len(samples), records=samples))
     return hashing.length
 
-# %% ../nbs/08_shards.ipynb #4a752354
+# %% ../nbs/08_shards.ipynb #c4a90044
 def read_shard(
     path: Path,
 ) -> dict:  # a shard of schema 1, tensors memory-mapped
@@ -147,7 +147,7 @@ def read_shard(
     except Exception as e: raise UserError(f'{path} cannot be opened, it may be truncated: {str(e).splitlines()[0]}') from e
     return require_schema(shard, str(path))
 
-# %% ../nbs/08_shards.ipynb #e2f76dd5
+# %% ../nbs/08_shards.ipynb #2c938d92
 MANIFEST = 'manifest.json'
 
 def _flat(value, path=''):
@@ -165,7 +165,7 @@ def manifest_differences(
     def show(v): return 'nothing' if v is absent else text if len(text := json.dumps(v)) <= 60 else text[:57] + '…'
     return [f'{k}: there {show(b.get(k, absent))}, here {show(a.get(k, absent))}' for k in sorted({*a, *b}) if a.get(k, absent) != b.get(k, absent)]
 
-# %% ../nbs/08_shards.ipynb #69200cad
+# %% ../nbs/08_shards.ipynb #6ce698cc
 def shard_done(
     folder: Path,
     number: int,  # from 0
@@ -181,7 +181,7 @@ def _cache_files(folder):
     "Files in a folder that belong to a cache."
     return [*folder.glob('hidden_anchor_shard_*.pt'), *folder.glob('hidden_anchor_shard_*.json'), *folder.glob(MANIFEST)]
 
-# %% ../nbs/08_shards.ipynb #b73b76ef
+# %% ../nbs/08_shards.ipynb #390b9028
 def check_output(
     folder: str,  # output_dir
     manifest: dict,  # of the build that is about to start
@@ -199,7 +199,7 @@ def check_output(
     except ValueError: raise UserError(f'--output_dir: {folder/MANIFEST} is damaged; {way_out}')
     if differ := manifest_differences(manifest, theirs): raise UserError(f'--output_dir: {folder} holds another cache; it differs in {"; ".join(differ)}; {way_out}')
 
-# %% ../nbs/08_shards.ipynb #9022a737
+# %% ../nbs/08_shards.ipynb #baf96764
 def open_output(
     folder: str,  # output_dir
     manifest: dict,  # with "shards", a list of record counts

@@ -7,7 +7,7 @@ __all__ = ['log', 'PARTS', 'BASE_MODELS', 'NOT_DIMS', 'WHOLE', 'PIECE', 'TINY', 
            'native_weights', 'native_parts', 'native_spec', 'meta_model', 'compare_weights', 'weights_fingerprint',
            'random_weights', 'write_random_run', 'PrismaticTeacher', 'OpenTeacher', 'open_teacher']
 
-# %% ../nbs/05_teacher.ipynb #ac25a745
+# %% ../nbs/05_teacher.ipynb #05a2b883
 import hashlib, json, logging, pickle, re, zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from .schema import TORCH_DTYPES
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/05_teacher.ipynb #ec5101f7
+# %% ../nbs/05_teacher.ipynb #df08a827
 def find_run(
     checkpoint: str,  # path of a native checkpoint
 ) -> Path:  # its run folder
@@ -37,7 +37,7 @@ def find_run(
         raise UserError(f'{flag} is not in a run folder, expected RUN/checkpoints/NAME.pt beside RUN/config.json')
     return run
 
-# %% ../nbs/05_teacher.ipynb #4c434dfa
+# %% ../nbs/05_teacher.ipynb #d6f6045d
 def read_json(
     path: Path,
 ) -> dict:  # empty where there is no such file
@@ -48,14 +48,14 @@ def read_json(
     if not isinstance(value, dict): raise UserError(f'{path}: got a {type(value).__name__}, expected a JSON object')
     return value
 
-# %% ../nbs/05_teacher.ipynb #790201e6
+# %% ../nbs/05_teacher.ipynb #a1ea28be
 def _refusal(path, error):
     "Why `torch.load` does not take a file, in words for its owner."
     if name := re.search(r'[Gg][Ll][Oo][Bb][Aa][Ll]:?\s+([\w.]+)', str(error)):
         return f'{path}: refused, its pickle asks to run {name[1]}, and a checkpoint holds tensors only'
     return f'{path} is damaged: {str(error).splitlines()[0]}'
 
-# %% ../nbs/05_teacher.ipynb #659b9608
+# %% ../nbs/05_teacher.ipynb #49de19cf
 def open_checkpoint(
     path: str,  # a file that `torch.save` wrote
 ) -> dict:  # what it holds, tensors memory-mapped
@@ -71,7 +71,7 @@ def open_checkpoint(
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, IndexError, TypeError) as e:
         raise UserError(_refusal(path, e)) from e
 
-# %% ../nbs/05_teacher.ipynb #1a4fe797
+# %% ../nbs/05_teacher.ipynb #a2b7b4e3
 PARTS = ('vision_backbone', 'llm_backbone', 'projector')
 
 def native_weights(
@@ -89,7 +89,7 @@ def native_weights(
     if bad := [n for n, t in weights.items() if not isinstance(t, torch.Tensor)]: raise UserError(f'{path}: {bad[0]} is no tensor')
     return weights
 
-# %% ../nbs/05_teacher.ipynb #64889cb8
+# %% ../nbs/05_teacher.ipynb #3287e3dd
 BASE_MODELS = {  # Prismatic's model configurations: vision backbone, projector, language backbone
     'prism-dinosiglip-224px+7b': ('dinosiglip-vit-so-224px', 'no-align+fused-gelu-mlp', 'llama2-7b-pure'),
     'siglip-224px+7b': ('siglip-vit-so400m', 'no-align+gelu-mlp', 'vicuna-v15-7b'),
@@ -112,7 +112,7 @@ def native_parts(
     if not isinstance(parts[1], str): raise UserError(f'{where}: got arch_specifier {parts[1]!r}, expected a name')
     return parts
 
-# %% ../nbs/05_teacher.ipynb #2d852434
+# %% ../nbs/05_teacher.ipynb #40bb8bf8
 NOT_DIMS = {'architectures', 'torch_dtype', 'dtype', 'transformers_version', 'auto_map', 'vocab_size', 'use_cache', 'quantization_config'}
 
 def _llm_dims(run, tokenizer_dir, model_type, dims):
@@ -121,7 +121,7 @@ def _llm_dims(run, tokenizer_dir, model_type, dims):
     kept = [s for s in sources if s.get('model_type') == model_type] + [dims]
     return {k: v for source in kept for k, v in source.items() if k not in NOT_DIMS and not k.startswith('_')}
 
-# %% ../nbs/05_teacher.ipynb #9b545604
+# %% ../nbs/05_teacher.ipynb #00e6e745
 def native_spec(
     run: Path,  # a run folder
     weights: dict,  # of `native_weights`, for the vocabulary size
@@ -140,7 +140,7 @@ def native_spec(
     if table is None or table.dim() != 2: raise UserError(f'{run.name}: its weights hold no token embedding (llm.model.embed_tokens.weight)')
     return PrismaticSpec(vision, kind, llm, table.shape[0], vision_dims, _llm_dims(run, tokenizer_dir, model_type, llm_dims))
 
-# %% ../nbs/05_teacher.ipynb #6900f31f
+# %% ../nbs/05_teacher.ipynb #7db54e0f
 def meta_model(
     spec: PrismaticSpec,
 ) -> PrismaticVLM:  # whole, on the meta device
@@ -158,7 +158,7 @@ def compare_weights(
     def some(names, what): return [f'{len(names)} {what} ({", ".join(names[:2])}{", …" if len(names) > 2 else ""})'] if names else []
     return some(missing, 'missing') + some(surplus, 'surplus') + some(shapes, 'of another shape')
 
-# %% ../nbs/05_teacher.ipynb #e4d58a74
+# %% ../nbs/05_teacher.ipynb #80f6f968
 WHOLE, PIECE = 1 << 20, 1 << 16  # bytes: hashed whole up to here; size of a sampled piece
 
 def weights_fingerprint(
@@ -175,7 +175,7 @@ def weights_fingerprint(
         for piece in pieces: digest.update(memoryview(piece.numpy()))
     return digest.hexdigest()
 
-# %% ../nbs/05_teacher.ipynb #ff745b54
+# %% ../nbs/05_teacher.ipynb #1ac72aa9
 TINY = dict(vision=dict(dino=dict(embed_dim=64, depth=4, num_heads=4), siglip=dict(embed_dim=96, depth=4, num_heads=4)),
             llm=dict(model_type='llama', hidden_size=64, intermediate_size=172, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=4))
 
@@ -191,7 +191,7 @@ def random_weights(
         weights[name] = (1 + .1 * noise if gain else noise * (t[0].numel() ** -.5 if t.dim() > 1 else .02)).to(torch.bfloat16)
     return weights
 
-# %% ../nbs/05_teacher.ipynb #df8772b1
+# %% ../nbs/05_teacher.ipynb #f38dac39
 def write_random_run(
     run: Path,  # the run folder to make
     base_vlm: str = 'prism-dinosiglip-224px+7b',  # a key of `BASE_MODELS`
@@ -213,7 +213,7 @@ def write_random_run(
     with open(path, 'wb') as f: torch.save(dict(model=model), f)
     return path
 
-# %% ../nbs/05_teacher.ipynb #abcc35d0
+# %% ../nbs/05_teacher.ipynb #cd6c78aa
 class PrismaticTeacher:
     "A frozen Prismatic model that answers with pooled features of one hidden layer."
     def __init__(self, name, model, tokenizer, prompt, device):
@@ -243,7 +243,7 @@ class PrismaticTeacher:
         pixels = {k: move(v) for k, v in pixel_values.items()} if isinstance(pixel_values, dict) else move(pixel_values)
         return mean_pool(self.model(pixels, ids), mask).cpu()
 
-# %% ../nbs/05_teacher.ipynb #6a862ae5
+# %% ../nbs/05_teacher.ipynb #f072fa7d
 @dataclass
 class OpenTeacher:
     "A checkpoint that was opened and checked; nothing of its weights is in memory yet."
@@ -274,7 +274,7 @@ class OpenTeacher:
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
         return PrismaticTeacher(self.name, model, load_tokenizer(self.tokenizer_dir), self.prompt, torch.device(device))
 
-# %% ../nbs/05_teacher.ipynb #80158236
+# %% ../nbs/05_teacher.ipynb #abf654a3
 def open_teacher(
     checkpoint: str,  # path of a native checkpoint in its run folder
     tokenizer_path: str = None,  # folder with a tokenizer, where the run folder holds none

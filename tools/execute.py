@@ -1,0 +1,45 @@
+"""Run notebooks from top to bottom in a real Jupyter kernel.
+
+    python tools/execute.py                     run all and keep their outputs in the files
+    python tools/execute.py nbs/01_layout.ipynb run these
+    python tools/execute.py --check             run all, change nothing; exit status 1 when one fails
+"""
+import argparse
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def execute(path, keep):
+    "Run one notebook in its own folder; what went wrong, or None."
+    start, notebook = time.perf_counter(), nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=900, kernel_name='python3', coalesce_streams=True,
+                            resources={'metadata': {'path': str(path.parent)}})
+    try: client.execute()
+    except Exception as e: return path, f'{type(e).__name__}: {e}'
+    if keep: nbformat.write(notebook, path)
+    print(f'{path.relative_to(ROOT)}: {time.perf_counter() - start:.0f} s in a kernel', flush=True)
+    return path, None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('notebooks', nargs='*', type=Path)
+    parser.add_argument('--check', action='store_true', help='change nothing')
+    options = parser.parse_args()
+    paths = [p.resolve() for p in options.notebooks] or sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    with ThreadPoolExecutor(2) as pool: results = list(pool.map(lambda p: execute(p, not options.check), paths))
+    failed = [(p, why) for p, why in results if why]
+    for path, why in failed: print(f'FAILED in a kernel: {path.relative_to(ROOT)}\n{why}', file=sys.stderr)
+    print(f'kernel: {len(results) - len(failed)} passed, {len(failed)} failed')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
