@@ -80,7 +80,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'anchor_cache.pipeline._log_to': ('pipeline.html#_log_to', 'anchor_cache/pipeline.py'),
                                        'anchor_cache.pipeline._write_all': ('pipeline.html#_write_all', 'anchor_cache/pipeline.py'),
                                        'anchor_cache.pipeline.ahead': ('pipeline.html#ahead', 'anchor_cache/pipeline.py'),
-                                       'anchor_cache.pipeline.compute_shard': ('pipeline.html#compute_shard', 'anchor_cache/pipeline.py'),
+                                       'anchor_cache.pipeline.collect_shard': ('pipeline.html#collect_shard', 'anchor_cache/pipeline.py'),
                                        'anchor_cache.pipeline.exact_math': ('pipeline.html#exact_math', 'anchor_cache/pipeline.py'),
                                        'anchor_cache.pipeline.make_manifest': ('pipeline.html#make_manifest', 'anchor_cache/pipeline.py'),
                                        'anchor_cache.pipeline.plan_build': ('pipeline.html#plan_build', 'anchor_cache/pipeline.py'),

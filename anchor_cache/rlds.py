@@ -6,9 +6,8 @@
 __all__ = ['DATASETS', 'DatasetKeys', 'list_datasets', 'find_dataset', 'feature', 'split_files', 'import_tensorflow',
            'make_decoder', 'RldsFrames', 'episode_table']
 
-# %% ../nbs/06_rlds.ipynb #191dbd0f
+# %% ../nbs/06_rlds.ipynb #c01853ad
 import contextlib, functools, importlib, importlib.util, json, os, re, tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -128,7 +127,7 @@ def make_decoder(
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
     return lambda encoded: decode(tf.constant(encoded)).numpy()
 
-# %% ../nbs/06_rlds.ipynb #5da5e6d4
+# %% ../nbs/06_rlds.ipynb #450b8a92
 class RldsFrames:
     "The frames of one split of an RLDS dataset, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, dataset, split='train'):
@@ -158,10 +157,9 @@ class RldsFrames:
             raise UserError(f'{self.index.paths[self.index.file[i]]}: the image of {where["dataset"]}, episode {where["episode"]}, step {where["step"]} '
                             f'does not decode: {str(e).splitlines()[0][:200]}') from e
 
-    def images(self, numbers, size, pool: ThreadPoolExecutor = None):
-        "Frames as the policy's loader gives them, decoded in `pool`: (len(numbers), size, size, 3), uint8."
-        make_decoder(size)  # once, before threads share it
-        return np.stack(list((pool.map if pool else map)(lambda i: self.image(i, size), numbers)))
+    def images(self, numbers, size):
+        "Frames as the policy's loader gives them: (len(numbers), size, size, 3), uint8. Calls from several threads run side by side."
+        return np.stack([self.image(i, size) for i in numbers])
 
     def identity(self):
         "What the manifest says of the dataset: which version and split, and a hash over its records' lengths and CRCs."

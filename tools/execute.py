@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def execute(path, keep):
     "Run one notebook in its own folder; what went wrong, or None."
     start, notebook = time.perf_counter(), nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=900, kernel_name='python3', coalesce_streams=True,
+    client = NotebookClient(notebook, timeout=900, kernel_name='python3', coalesce_streams=True, extra_arguments=['--log-level=ERROR'],
                             resources={'metadata': {'path': str(path.parent)}})
     try: client.execute()
     except Exception as e: return path, f'{type(e).__name__}: {e}'
