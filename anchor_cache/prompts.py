@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'QUESTION', 'PROMPTS', 'SUFFIX_ID', 'SUFFIX_PIECE', 'TOKENIZER_FILES', 'fill', 'check_template',
-           'read_templates', 'has_suffix_rule', 'tokenize', 'load_tokenizer', 'tokenizer_files',
+           'read_templates', 'has_suffix_rule', 'tokenize', 'check_llama_tokens', 'load_tokenizer', 'tokenizer_files',
            'tokenizer_fingerprint']
 
 # %% ../nbs/03_prompts.ipynb #1e64240f
@@ -79,7 +79,25 @@ def tokenize(
     if has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
     return torch.tensor(ids, dtype=torch.int64)
 
-# %% ../nbs/03_prompts.ipynb #1b84eef1
+# %% ../nbs/03_prompts.ipynb #b1d9448d
+def check_llama_tokens(
+    tokenizer,  # of transformers
+    folder: Path,  # where it was read from
+):
+    "Raise `UserError` where a tokenizer with Llama's vocabulary puts no BOS first or disagrees with the SentencePiece model beside it."
+    if not has_suffix_rule(tokenizer): return
+    model = None
+    if (folder/'tokenizer.model').is_file():
+        import sentencepiece
+        model = sentencepiece.SentencePieceProcessor(str(folder/'tokenizer.model'))
+    for template in PROMPTS.values():
+        prompt = fill(template, 'put the moka pot on the stove')
+        first, *rest = tokenizer(prompt, add_special_tokens=True)['input_ids']
+        if tokenizer.convert_ids_to_tokens(first) != '<s>' or model and rest != model.encode(prompt):
+            raise UserError(f'--tokenizer_path: the tokenizer in {folder} does not give the tokens that Llama was trained on (BOS first, SentencePiece pieces after it); '
+                            f'copy the whole folder, tokenizer_config.json included')
+
+# %% ../nbs/03_prompts.ipynb #679ee254
 def load_tokenizer(
     path: str,  # folder with tokenizer files
     flag: str = '--tokenizer_path',  # for the message
@@ -88,9 +106,13 @@ def load_tokenizer(
     folder = Path(path)
     if not folder.is_dir(): raise UserError(f'{flag}: {path} is no folder; name one that holds tokenizer.json or tokenizer.model')
     if not tokenizer_files(folder): raise UserError(f'{flag}: {path} holds neither tokenizer.json nor tokenizer.model')
-    from transformers import AutoTokenizer
-    try: return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    from transformers import AutoTokenizer, LlamaTokenizer
+    bare = (folder/'tokenizer.model').is_file() and not (folder/'tokenizer_config.json').is_file()
+    try: tokenizer = LlamaTokenizer.from_pretrained(str(folder), add_bos_token=True, local_files_only=True) if bare else \
+                     AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as e: raise UserError(f'{flag}: the tokenizer in {path} cannot be read: {str(e).splitlines()[0]}') from e
+    check_llama_tokens(tokenizer, folder)
+    return tokenizer
 
 # %% ../nbs/03_prompts.ipynb #9029b859
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')

@@ -13,7 +13,7 @@ import torch
 from .config import UserError
 from .schema import SCHEMA_VERSION, TORCH_DTYPES, make_record, record_meta, require_schema, shard_meta
 
-# %% ../nbs/08_shards.ipynb #b25e385a
+# %% ../nbs/08_shards.ipynb #5453343d
 def _sync_folder(folder):
     "Flush a folder's entries to disk, so that a rename survives a power cut."
     handle = os.open(folder, os.O_RDONLY)
@@ -34,6 +34,9 @@ def atomic_write(
             os.fsync(f.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except OSError as e:
+        e.filename = e.filename or str(path)
+        raise
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/08_shards.ipynb #c9c09463
@@ -94,15 +97,25 @@ class ShardBuilder:
         meta = shard_meta(self.asked['pooling'], self.asked['layer'], self.asked['dtype'])
         return dict(records=records, meta=meta)
 
-# %% ../nbs/08_shards.ipynb #36e58d82
+# %% ../nbs/08_shards.ipynb #eee3da62
 class HashingFile:
-    "A file to write to that knows the sha256 and the length of what it was given."
-    def __init__(self, file): self.file, self.sha256, self.length = file, hashlib.sha256(), 0
+    "A file to write to that knows the sha256 and the length of what it was given, and the error that a write ended in."
+    def __init__(self, file): self.file, self.sha256, self.length, self.error = file, hashlib.sha256(), 0, None
     def write(self, data):
         self.sha256.update(data)
         self.length += len(data)
-        return self.file.write(data)
+        try: return self.file.write(data)
+        except OSError as e:
+            self.error = e
+            raise
     def flush(self): self.file.flush()
+
+def _save(shard, f):
+    "`torch.save` to a `HashingFile`; an `OSError` stays one, where PyTorch would speak of its archive instead."
+    try: torch.save(shard, f)
+    except Exception:
+        if f.error: raise f.error
+        raise
 
 def shard_path(
     folder: Path,
@@ -112,7 +125,7 @@ def shard_path(
     "Where a shard, or the mark that it is done, lies in a cache."
     return Path(folder)/f'hidden_anchor_shard_{number:06d}{suffix}'
 
-# %% ../nbs/08_shards.ipynb #8d9a3537
+# %% ../nbs/08_shards.ipynb #02c81a10
 def write_json(
     path: Path,
     value,  # what JSON can hold
@@ -132,7 +145,7 @@ def write_shard(
     if len(samples) != len(shard['records']): raise ValueError(f'got {len(samples)} samples for {len(shard["records"])} records')
     with atomic_write(path) as f:
         hashing = HashingFile(f)
-        torch.save(shard, hashing)
+        _save(shard, hashing)
     write_json(shard_path(folder, number, '.json'), dict(schema_version=SCHEMA_VERSION, shard=path.name, sha256=hashing.sha256.hexdigest(),
                                                        bytes=hashing.length, count=len(samples), records=samples))
     return hashing.length
