@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['build_cache', 'guarded', 'main']
 
-# %% ../nbs/13_build.ipynb #cd1964ac
-import os, sys
+# %% ../nbs/13_build.ipynb #fa081123
+import logging, os, sys
 from .config import BuildConfig, UserError, parse_build
 
 # %% ../nbs/13_build.ipynb #e5d814c4
@@ -22,12 +22,16 @@ def build_cache(
     from anchor_cache.pipeline import plan_build, run_build
     return run_build(plan_build(config), progress)
 
-# %% ../nbs/13_build.ipynb #ddf7c28c
+# %% ../nbs/13_build.ipynb #c42d1cfd
 def guarded(
     work,  # function without arguments
     prog: str,  # name of the command, for messages
 ) -> int:  # exit status
     "Run `work` and turn what a user can mend into one line on stderr."
+    warn = logging.StreamHandler()
+    warn.setLevel(logging.WARNING)
+    warn.setFormatter(logging.Formatter(f'{prog}: %(levelname)s: %(message)s'))
+    logging.getLogger('anchor_cache').addHandler(warn)
     def say(status, text):
         print(f'{prog}: {" ".join(str(text).split())}', file=sys.stderr)
         return status
@@ -35,6 +39,7 @@ def guarded(
     except UserError as e: return say(2, f'error: {e}')
     except KeyboardInterrupt: return say(130, 'interrupted; the same command goes on with what is missing')
     except OSError as e: return say(1, f'error: {e}')
+    finally: logging.getLogger('anchor_cache').removeHandler(warn)
     return 0
 
 # %% ../nbs/13_build.ipynb #e70b40a5

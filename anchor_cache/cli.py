@@ -10,7 +10,7 @@ import sys
 from . import __version__, build
 from .config import Parser, UserError, one_of
 
-# %% ../nbs/15_cli.ipynb #881a74fb
+# %% ../nbs/15_cli.ipynb #272b1fff
 def build_command(argv):
     "`anchor-cache build`: the same as `build_anchor_hidden_cache`."
     return build.main(argv, 'anchor-cache build')
@@ -18,7 +18,8 @@ def build_command(argv):
 def demo_command(argv):
     "`anchor-cache demo`: a whole build with a random teacher."
     prog = 'anchor-cache demo'
-    parser = Parser(prog=prog, description='Build a small cache of real LIBERO frames with a random teacher; no checkpoint, dataset or network needed.')
+    parser = Parser(prog=prog, description='Build a small cache of real LIBERO frames with a random teacher; '
+                                           'no checkpoint, dataset or network needed.')
     parser.add_argument('--output_dir', default='anchor_cache_demo', help='folder for the teacher and the cache (default: anchor_cache_demo)')
     def work():
         options = parser.parse_args(argv)
@@ -26,7 +27,7 @@ def demo_command(argv):
         run_demo(options.output_dir)
     return build.guarded(work, prog)
 
-# %% ../nbs/15_cli.ipynb #819c90af
+# %% ../nbs/15_cli.ipynb #88955e65
 COMMANDS = {
     'build': ('build a cache, or go on with one', build_command),
     'demo': ('build a small cache with a random teacher, nothing else needed', demo_command),
@@ -38,7 +39,8 @@ COMMANDS = {
 def usage() -> str:
     "What `anchor-cache --help` prints."
     rows = '\n'.join(f'  {name:10}{help}' for name, (help, _) in COMMANDS.items())
-    return f'usage: anchor-cache COMMAND [flags]\n\nHidden anchor caches for vision-language-action models.\n\n{rows}\n\nanchor-cache COMMAND --help lists the flags of a command; anchor-cache --version is {__version__}.'
+    return '\n\n'.join(['usage: anchor-cache COMMAND [flags]', 'Hidden anchor caches for vision-language-action models.', rows,
+                        f'anchor-cache COMMAND --help lists the flags of a command; anchor-cache --version is {__version__}.'])
 
 # %% ../nbs/15_cli.ipynb #ef9cf578
 def main(

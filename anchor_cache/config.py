@@ -47,16 +47,19 @@ def flag(default, help, type=str, later=False):
     "A field of `BuildConfig`: its default, and in the metadata what the command line needs to know."
     return dataclasses.field(default=default, metadata=dict(help=help, type=type, later=later))
 
-# %% ../nbs/00_config.ipynb #aa1ef20b
+# %% ../nbs/00_config.ipynb #a78cf3d5
 @dataclass(frozen=True)
 class BuildConfig:
     "All choices of one build, checked; raises `UserError` for a value that no teacher or dataset could make right."
-    teacher_checkpoint: str = flag(None, 'native Prismatic/OpenVLA .pt inside its run folder: RUN/config.json, RUN/checkpoints/NAME.pt (no default: a teacher must be named)')
+    teacher_checkpoint: str = flag(None, 'native Prismatic/OpenVLA .pt inside its run folder: RUN/config.json, RUN/checkpoints/NAME.pt '
+                                         '(no default: a teacher must be named)')
     teacher_model_path: str = flag(None, 'folder of a teacher in Hugging Face format', later=True)
     teacher_policy_path: str = flag(None, 'folder of a fine-tuned policy: an adapter or a merged model', later=True)
     teacher_base_path: str = flag(None, 'the base that an adapter sits on', later=True)
-    tokenizer_path: str = flag(None, "folder with the tokenizer (and the language model's config.json) where the teacher's run folder has none (default: the run folder)")
-    hf_token: str = flag(None, 'token for gated models on the hub; nothing that this version reads is gated, so it stays unused and is stored nowhere (default: none)')
+    tokenizer_path: str = flag(None, "folder with the tokenizer (and the language model's config.json) where the teacher's run folder has none "
+                                     '(default: the run folder)')
+    hf_token: str = flag(None, 'token for gated models on the hub; nothing that this version reads is gated, so it stays unused and is stored nowhere '
+                               '(default: none)')
     data_root_dir: str = flag('datasets/open-x-embodiment', 'folder that holds RLDS datasets')
     dataset: str = flag('libero_90', 'name of a dataset in that folder, or name:version')
     split: str = flag('train', 'a whole split of the dataset; slices and sums such as train[:10%%] come later')
@@ -64,8 +67,10 @@ class BuildConfig:
     shuffle_buffer_size: int = flag(100_000, "window, in frames, of the shuffle; 1 keeps the dataset's order; memory does not grow with it", int)
     num_samples: int = flag(10_000, 'frames to cache, without repetition', int)
     seed: int = flag(7, 'decides which frames and in which order, nothing else', int)
-    prompts_file: str = flag(None, "UTF-8 file of whole prompts, one a line; {instruction} is filled in, \\n is a line break, sample i uses line i mod n (default: the prompt that the teacher was trained with)")
-    hidden_layer: int = flag(-2, "entry of the language model's hidden states: 0 the input embeddings, k the output of layer k, -1 the last, after the final norm", int)
+    prompts_file: str = flag(None, 'UTF-8 file of whole prompts, one a line; {instruction} is filled in, \\n is a line break, sample i uses line i mod n '
+                                   '(default: the prompt that the teacher was trained with)')
+    hidden_layer: int = flag(-2, "entry of the language model's hidden states: 0 the input embeddings, k the output of layer k, -1 the last, "
+                                 'after the final norm', int)
     pooling: str = flag('mean_image_tokens', 'mean_image_tokens: mean over the image patches; mean_masked: mean over every token of the sample')
     dtype: str = flag('float16', 'of every floating tensor in a record: float16, bfloat16 or float32')
     teacher_dtype: str = flag(None, 'dtype the teacher computes in (default: bfloat16 on a GPU that has it, else float32)')
@@ -97,7 +102,7 @@ def _check_teacher(config):
         got = 'no teacher' if not given else ' and '.join(given)
         raise UserError(f'got {got}, expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
 
-# %% ../nbs/00_config.ipynb #9c6aa4e8
+# %% ../nbs/00_config.ipynb #95b4d701
 def check_choices(
     config: BuildConfig,  # dtype names may still be aliases
 ):
@@ -114,7 +119,8 @@ def check_choices(
     if re.search(r'[\[\]+%]', config.split):
         raise UserError(f'--split: got {config.split!r}; slices and sums come with a later version, name a whole split for now')
     for name in ('data_root_dir', 'output_dir'):
-        if '://' in getattr(config, name): raise UserError(f'--{name}: got {getattr(config, name)!r}, expected a local folder; remote storage comes with a later version')
+        if '://' in (path := getattr(config, name)):
+            raise UserError(f'--{name}: got {path!r}, expected a local folder; remote storage comes with a later version')
     one_of(config.pooling, POOLINGS, '--pooling')
     object.__setattr__(config, 'dtype', canonical_dtype(config.dtype))
     if config.teacher_dtype is not None:

@@ -23,7 +23,7 @@ def quick_check(
                       f">>> len(x['records'])                               {type(x['records']).__name__} of {len(x['records'])}",
                       f">>> x['records'][0]['target_features'].shape        {tuple(feature.shape)}, {feature.dtype}"])
 
-# %% ../nbs/14_demo.ipynb #8f9cb291
+# %% ../nbs/14_demo.ipynb #d067d0e1
 DEMO_CHOICES = dict(num_samples=64, shard_size=32)
 
 def run_demo(
@@ -38,7 +38,8 @@ def run_demo(
     checkpoint = write_random_run(folder/'teacher')
     choices = dict(teacher_checkpoint=str(checkpoint), tokenizer_path=str(demo_data('tokenizer')), data_root_dir=str(demo_data('rlds')),
                    output_dir=str(folder/'cache'), **DEMO_CHOICES)
-    print('This teacher is random: five layers, no training. Its format, its code path and the LIBERO-90 frames are real, its features mean nothing.\n')
+    print('This teacher is random: five layers, no training. Its format, its code path and the LIBERO-90 frames are real,\n'
+          'its features mean nothing.\n')
     print('build_anchor_hidden_cache', *(f'\\\n  --{name} {value}' for name, value in choices.items()), end='\n\n', flush=True)
     print(build_cache(progress=progress, overwrite=True, **choices), end='\n\n')
     print(quick_check(shard_path(folder/'cache', 0)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from .config import UserError
 
-# %% ../nbs/06_frames.ipynb #dd4b6509
+# %% ../nbs/06_frames.ipynb #452a9b60
 def records(
     data,  # bytes or mmap of a TFRecord file
     name: str,  # the file, for the message
@@ -22,7 +22,8 @@ def records(
     while start < size:
         length = int.from_bytes(data[start:start + 8], 'little')
         end = start + 12 + length
-        if end + 4 > size: raise UserError(f'{name} is damaged or truncated: the record at byte {start} wants {length + 16} bytes and {size - start} are left')
+        if end + 4 > size:
+            raise UserError(f'{name} is damaged or truncated: the record at byte {start} wants {length + 16} bytes and {size - start} are left')
         yield start + 12, end, int.from_bytes(data[end:end + 4], 'little')
         start = end + 4
 
@@ -118,7 +119,7 @@ def open_mmap(
     except ValueError: raise UserError(f'{path} is empty, expected a TFRecord file; copy it again')
     except OSError as e: raise UserError(f'cannot read {path}: {e.strerror}')
 
-# %% ../nbs/06_frames.ipynb #bf3a5fbf
+# %% ../nbs/06_frames.ipynb #867e0ab9
 def index_frames(
     paths: list,  # of Path, the files of a split in order
     counts: list,  # of int, the records that each should hold
@@ -138,6 +139,7 @@ def index_frames(
                 rows += [(number, episode, step, a, b - a, known.setdefault(t, len(known))) for step, ((a, b), t) in enumerate(zip(images, texts))]
             else: unlabelled += 1
             episode += 1
-        if episode - first != count: raise UserError(f'{path} holds {episode - first} episodes, expected {count} as dataset_info.json says; copy it again')
+        if episode - first != count:
+            raise UserError(f'{path} holds {episode - first} episodes, expected {count} as dataset_info.json says; copy it again')
     columns = np.array(rows, dtype=np.int64).reshape(-1, 6).T
     return FrameIndex(paths, *columns, [_decode(t, f'{paths[0].parent}') for t in known], unlabelled, digest.hexdigest())

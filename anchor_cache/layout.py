@@ -43,7 +43,7 @@ def derive_image_token_mask(
     "True at the image's positions: `mask[image_start : image_start + num_patches]`."
     return splice(torch.zeros(seq, dtype=torch.bool), torch.ones(layout.num_patches, dtype=torch.bool), layout)
 
-# %% ../nbs/01_layout.ipynb #9a4c9640
+# %% ../nbs/01_layout.ipynb #0429be56
 def check_image_token_mask(
     mask: torch.Tensor,  # a sample's own mask
     seq: int,  # text tokens, special ones included
@@ -53,7 +53,8 @@ def check_image_token_mask(
     "`mask` if it is boolean, seq + patches long and marks as many positions as there are patches; raises `UserError`."
     if mask.dtype != torch.bool: raise UserError(f'{name}: got {str(mask.dtype)[6:]}, expected bool')
     if mask.shape != (seq + layout.num_patches,):
-        raise UserError(f'{name}: got shape {tuple(mask.shape)}, expected ({seq + layout.num_patches},): {seq} tokens and {layout.num_patches} patches')
+        raise UserError(f'{name}: got shape {tuple(mask.shape)}, expected ({seq + layout.num_patches},): '
+                        f'{seq} tokens and {layout.num_patches} patches')
     if (marked := int(mask.sum())) != layout.num_patches:
         raise UserError(f'{name}: got {marked} true, expected {layout.num_patches}, one for each patch')
     return mask

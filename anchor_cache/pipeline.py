@@ -63,7 +63,7 @@ def exact_math():  # gives the number of threads that PyTorch would use
         put(before)
         torch.set_num_threads(threads)
 
-# %% ../nbs/09_pipeline.ipynb #4c263be7
+# %% ../nbs/09_pipeline.ipynb #0c63d266
 @dataclass
 class BuildPlan:
     "What a build will do. Sample i is frame `plan[i]` with template `i mod n`."
@@ -75,6 +75,7 @@ class BuildPlan:
     device: torch.device
     teacher_dtype: str
     manifest: dict
+    notes: list  # of logging.LogRecord, what was logged while planning
 
     def shards(self): return cut_ranges(0, self.config.num_samples, self.config.shard_size)
     def template(self, i): return self.templates[i % len(self.templates)]
@@ -84,23 +85,47 @@ class BuildPlan:
         frame = self.plan[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame), prompt_template=self.template(i))
 
-# %% ../nbs/09_pipeline.ipynb #3e0f677b
+# %% ../nbs/09_pipeline.ipynb #01b1cc9d
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')
-IDENTITY = ('shuffle_buffer_size', 'num_samples', 'shard_size', 'seed', 'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
+IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'shard_size', 'seed', 'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
 
 def make_manifest(config, frames, teacher, templates, device, teacher_dtype):
     "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions; and the planned shards."
-    choices = {name: getattr(config, name) for name in IDENTITY} | dict(dataset=config.dataset, split=config.split, device=device.type, teacher_dtype=teacher_dtype)
+    choices = {name: getattr(config, name) for name in IDENTITY} | dict(device=device.type, teacher_dtype=teacher_dtype)
     versions = {p: importlib.metadata.version(p) for p in PACKAGES} | dict(python=platform.python_version(), machine=platform.machine())
     shards = [len(r) for r in cut_ranges(0, config.num_samples, config.shard_size)]
     return dict(format='anchor_cache', schema_version=SCHEMA_VERSION, choices=choices, prompt_templates=templates, teacher=teacher.identity(),
                 dataset=frames.identity(), versions=versions, shards=shards)
 
-# %% ../nbs/09_pipeline.ipynb #b15c6aeb
+# %% ../nbs/09_pipeline.ipynb #aae53f52
+class _Notes(logging.Handler):
+    "Keeps log records."
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.records = []
+    def emit(self, record): self.records.append(record)
+
+@contextlib.contextmanager
+def _listening(handler):
+    "Send what the package logs, from INFO on, to a handler as well."
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(min(logging.INFO, log.getEffectiveLevel()))
+    try: yield handler
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+# %% ../nbs/09_pipeline.ipynb #281794f3
 def plan_build(
     config: BuildConfig,
 ) -> BuildPlan:
     "Look at everything that a build will use and decide what it does; writes nothing, raises `UserError` for whatever is wrong."
+    with _listening(_Notes()) as notes: return _plan(config, notes.records)
+
+def _plan(config, notes):
+    "The plan of a build; what is logged meanwhile goes to `notes`."
     device = resolve_device(config.device)
     teacher_dtype = resolve_teacher_dtype(config.teacher_dtype, device)
     templates = read_templates(config.prompts_file) if config.prompts_file else None
@@ -112,7 +137,7 @@ def plan_build(
     templates = templates or [teacher.prompt]
     manifest = make_manifest(config, frames, teacher, templates, device, teacher_dtype)
     check_output(config.output_dir, manifest, config.overwrite)
-    return BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest)
+    return BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest, notes)
 
 # %% ../nbs/09_pipeline.ipynb #0372aa87
 @dataclass
@@ -200,7 +225,7 @@ def collect_shard(
         advance(len(batch.samples))
     return builder.shard()
 
-# %% ../nbs/09_pipeline.ipynb #4f67db21
+# %% ../nbs/09_pipeline.ipynb #4f9313c4
 @dataclass
 class Summary:
     "What a build has done."
@@ -212,10 +237,11 @@ class Summary:
     made: int  # records that this run computed
 
     def __str__(self):
-        did = f'{self.made:,} computed in {self.seconds:.1f} s ({self.made / self.seconds:.1f} samples/s)' if self.made else 'complete already, nothing to do'
-        return f'{self.records:,} records in {self.shards:,} shard{"s" * (self.shards != 1)}, {self.bytes:,} bytes, {did}\ncache: {Path(self.output_dir).absolute()}'
+        holds = f'{self.records:,} records in {self.shards:,} shard{"s" * (self.shards != 1)}, {self.bytes:,} bytes'
+        did = f'{self.made:,} computed in {self.seconds:.1f} s ({self.made / self.seconds:.1f} samples/s)'
+        return f'{holds}, {did if self.made else "complete already, nothing to do"}\ncache: {Path(self.output_dir).absolute()}'
 
-# %% ../nbs/09_pipeline.ipynb #20205ddb
+# %% ../nbs/09_pipeline.ipynb #ea47cee6
 def _write_all(plan, todo, progress_shown):
     "Compute and write the shards in `todo`, decoding ahead and writing behind."
     ranges, c = plan.shards(), plan.config
@@ -224,7 +250,8 @@ def _write_all(plan, todo, progress_shown):
     progress = Progress(sum(len(ranges[k]) for k in todo), progress_shown)
     def answer(batch): return batch, teacher.features(batch.pixel_values, batch.input_ids, batch.pool_masks)
     work, pending = [samples for k in todo for samples in cut_ranges(ranges[k].start, ranges[k].stop, c.batch_size)], None
-    with exact_math() as n, ThreadPoolExecutor(n) as readers, ThreadPoolExecutor(n if plan.device.type == 'cpu' else 1) as teachers, ThreadPoolExecutor(1) as writer:
+    with (exact_math() as n, ThreadPoolExecutor(n) as readers, ThreadPoolExecutor(1) as writer,
+          ThreadPoolExecutor(n if plan.device.type == 'cpu' else 1) as teachers):
         answered = ahead(answer, ahead(BatchMaker(plan, teacher), work, readers, depth=n), teachers, depth=n)
         try:
             for k in todo:
@@ -237,14 +264,18 @@ def _write_all(plan, todo, progress_shown):
             answered.close()
             progress.close()
 
-# %% ../nbs/09_pipeline.ipynb #d74ba3ad
-def _log_to(folder):
-    "A handler that appends plain lines to the folder's build.log."
+# %% ../nbs/09_pipeline.ipynb #3c025f20
+@contextlib.contextmanager
+def _build_log(folder, notes):
+    "Append plain lines to the folder's build.log: what was noted while planning, what is logged inside, and how it ended."
     handler = logging.FileHandler(Path(folder)/'build.log', encoding='utf-8')
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
-    log.addHandler(handler)
-    if not log.isEnabledFor(logging.INFO): log.setLevel(logging.INFO)
-    return handler
+    with _listening(handler):
+        for record in notes: handler.handle(record)
+        try: yield
+        except BaseException as e:
+            log.info('stopped by %s: %s', type(e).__name__, e)
+            raise
 
 def run_build(
     plan: BuildPlan,
@@ -255,11 +286,9 @@ def run_build(
     todo = open_output(c.output_dir, plan.manifest, c.overwrite)
     made = sum(plan.manifest['shards'][k] for k in todo)
     if todo:
-        handler = _log_to(c.output_dir)
-        log.info('%d of %d shards to make, %d samples, on %s in %s', len(todo), len(plan.manifest['shards']), made, plan.device, plan.teacher_dtype)
-        try: _write_all(plan, todo, progress)
-        finally:
-            log.removeHandler(handler)
-            handler.close()
+        with _build_log(c.output_dir, plan.notes):
+            log.info('%d of %d shards to make, %d samples, on %s in %s',
+                     len(todo), len(plan.manifest['shards']), made, plan.device, plan.teacher_dtype)
+            _write_all(plan, todo, progress)
     size = sum(shard_path(c.output_dir, k).stat().st_size for k in range(len(plan.manifest['shards'])))
     return Summary(c.output_dir, c.num_samples, len(plan.manifest['shards']), size, time.perf_counter() - start, made)

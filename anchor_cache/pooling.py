@@ -43,7 +43,7 @@ def mean_pool(
     kept = hidden.float().masked_fill(~mask[..., None], 0)  # (batch, tokens, dim)
     return kept.sum(dim=1) / mask.sum(dim=1, keepdim=True)  # (batch, dim)
 
-# %% ../nbs/02_pooling.ipynb #2975aab2
+# %% ../nbs/02_pooling.ipynb #8af78a52
 def cast_features(
     features: torch.Tensor,  # (batch, dim), float32, from `mean_pool`
     mask: torch.Tensor,  # (batch, tokens), bool, what they were pooled over
@@ -54,9 +54,10 @@ def cast_features(
     "Features in the cache's dtype; raises `UserError` for an empty mask and for values that are not finite."
     cast = features.to(TORCH_DTYPES[dtype])
     for row, sample in enumerate(samples):
-        if not bool(mask[row].any()): raise UserError(f'{sample}, layer {layer}: the mask is empty, there is nothing to pool; give it a true position')
-        if not bool(torch.isfinite(features[row]).all()):
-            raise UserError(f'{sample}, layer {layer}: the teacher computed values that are not finite; try --teacher_dtype float32')
-        if not bool(torch.isfinite(cast[row]).all()):
-            raise UserError(f'{sample}, layer {layer}: the largest value {features[row].abs().max():.4g} does not fit {dtype}; use --dtype bfloat16 or float32')
+        where, finite = f'{sample}, layer {layer}', lambda t: bool(torch.isfinite(t[row]).all())
+        if not bool(mask[row].any()): raise UserError(f'{where}: the mask is empty, there is nothing to pool; give it a true position')
+        if not finite(features): raise UserError(f'{where}: the teacher computed values that are not finite; try --teacher_dtype float32')
+        if not finite(cast):
+            largest = features[row].abs().max()
+            raise UserError(f'{where}: the largest value {largest:.4g} does not fit {dtype}; use --dtype bfloat16 or float32')
     return cast

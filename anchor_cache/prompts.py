@@ -79,7 +79,7 @@ def tokenize(
     if has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
     return torch.tensor(ids, dtype=torch.int64)
 
-# %% ../nbs/03_prompts.ipynb #b1d9448d
+# %% ../nbs/03_prompts.ipynb #e194d15f
 def check_llama_tokens(
     tokenizer,  # of transformers
     folder: Path,  # where it was read from
@@ -94,8 +94,8 @@ def check_llama_tokens(
         prompt = fill(template, 'put the moka pot on the stove')
         first, *rest = tokenizer(prompt, add_special_tokens=True)['input_ids']
         if tokenizer.convert_ids_to_tokens(first) != '<s>' or model and rest != model.encode(prompt):
-            raise UserError(f'--tokenizer_path: the tokenizer in {folder} does not give the tokens that Llama was trained on (BOS first, SentencePiece pieces after it); '
-                            f'copy the whole folder, tokenizer_config.json included')
+            raise UserError(f'--tokenizer_path: the tokenizer in {folder} does not give the tokens that Llama was trained on '
+                            f'(BOS first, SentencePiece pieces after it); copy the whole folder, tokenizer_config.json included')
 
 # %% ../nbs/03_prompts.ipynb #679ee254
 def load_tokenizer(

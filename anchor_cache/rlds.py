@@ -36,7 +36,7 @@ def list_datasets(
     "Names of the datasets in a folder."
     return sorted(p.name for p in Path(root).iterdir() if p.is_dir() and _versions(p))
 
-# %% ../nbs/06_rlds.ipynb #f8a2d1f3
+# %% ../nbs/06_rlds.ipynb #44939144
 def find_dataset(
     root: str,  # folder that holds RLDS datasets
     dataset: str,  # name, or name:version
@@ -47,7 +47,8 @@ def find_dataset(
     if name not in DATASETS: raise UserError(f'--dataset: got {name!r}, this version reads {", ".join(DATASETS)}')
     versions = _versions(Path(root)/name)
     if not versions:
-        there = ', '.join(list_datasets(root)) or ('none; it looks like one dataset itself, name the folder above it' if _versions(Path(root)) else 'none')
+        itself = '; it looks like one dataset itself, name the folder above it' if _versions(Path(root)) else ''
+        there = ', '.join(list_datasets(root)) or 'none' + itself
         raise UserError(f'--dataset: {root} holds no {name!r}; datasets there: {there}')
     if not version: return versions[-1]
     if match := [p for p in versions if p.name == version]: return match[0]
@@ -127,7 +128,7 @@ def make_decoder(
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
     return lambda encoded: decode(tf.constant(encoded)).numpy()
 
-# %% ../nbs/06_rlds.ipynb #450b8a92
+# %% ../nbs/06_rlds.ipynb #178e8e70
 class RldsFrames:
     "The frames of one split of an RLDS dataset, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, dataset, split='train'):
@@ -135,7 +136,8 @@ class RldsFrames:
         self.name, self.version = folder.parent.name, folder.name
         keys, spec = DATASETS[self.name], _read_json(folder/'features.json')
         for key, kind in ((keys.image, 'image'), (keys.text, 'text')):
-            if kind not in feature(spec, key): raise UserError(f'{folder/"features.json"}: got no {kind} feature {key}, which {self.name} should have')
+            if kind not in feature(spec, key):
+                raise UserError(f'{folder/"features.json"}: got no {kind} feature {key}, which {self.name} should have')
         self.index: FrameIndex = index_frames(*split_files(folder, split), keys.image, keys.text)
         self._files = [open_mmap(p) for p in self.index.paths]
 
@@ -153,9 +155,8 @@ class RldsFrames:
         encoded, decode = self.encoded(i), make_decoder(size)
         try: return decode(encoded)
         except Exception as e:
-            where = self.where(i)
-            raise UserError(f'{self.index.paths[self.index.file[i]]}: the image of {where["dataset"]}, episode {where["episode"]}, step {where["step"]} '
-                            f'does not decode: {str(e).splitlines()[0][:200]}') from e
+            frame = '{dataset}, episode {episode}, step {step}'.format(**self.where(i))
+            raise UserError(f'{self.index.paths[self.index.file[i]]}: the image of {frame} does not decode: {str(e).splitlines()[0][:200]}') from e
 
     def images(self, numbers, size):
         "Frames as the policy's loader gives them: (len(numbers), size, size, 3), uint8. Calls from several threads run side by side."

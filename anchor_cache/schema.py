@@ -84,7 +84,7 @@ def _check_pixels(got, dtype, where):
     if not isinstance(got, dict): return _check_tensor(got, dtype, 3, where)
     return _check_keys(got, TOWERS, where) + [f for k in sorted(TOWERS & set(got)) for f in _check_tensor(got[k], dtype, 3, f'{where}.{k}')]
 
-# %% ../nbs/00_schema.ipynb #21cda17c
+# %% ../nbs/00_schema.ipynb #b7f42e90
 def _check_lengths(inputs, where):
     "Lengths that must agree, and the number of true positions in the mask."
     ids, attention, mask, rows = (inputs[k] for k in ('input_ids', 'attention_mask', 'image_token_mask', 'multimodal_indices'))
@@ -97,7 +97,8 @@ def _check_lengths(inputs, where):
     if patches <= 0:
         faults.append(f'{where}.image_token_mask: got length {len(mask)}, expected more than the {len(ids)} of input_ids')
     elif marked != patches:
-        faults.append(f'{where}.image_token_mask: got {marked} true, expected {patches}, as many as length {len(mask)} has over the {len(ids)} of input_ids')
+        faults.append(f'{where}.image_token_mask: got {marked} true, expected {patches}, '
+                      f'as many as length {len(mask)} has over the {len(ids)} of input_ids')
     return faults
 
 # %% ../nbs/00_schema.ipynb #ba42d8ee

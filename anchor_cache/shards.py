@@ -55,7 +55,7 @@ def remove_stale(
     for path in Path(folder).glob('.*.tmp'):
         if (match := pattern.fullmatch(path.name)) and not _alive(int(match[1])): path.unlink(missing_ok=True)
 
-# %% ../nbs/08_shards.ipynb #8325e34f
+# %% ../nbs/08_shards.ipynb #e4d5e0ae
 class ShardBuilder:
     "Collects the samples of one shard, batch by batch, and gives it in schema 1."
     def __init__(self, count, hidden_layer, pooling, dtype, teacher, split):
@@ -93,7 +93,8 @@ class ShardBuilder:
         ids, masks = torch.cat(self.ids).split(seqs), torch.cat(self.masks).split([len(m) for m in self.masks])
         attention, rows = torch.ones(sum(seqs), dtype=torch.bool).split(seqs), torch.zeros(self.count, 1, dtype=torch.int64)
         def pixels(i): return {n: self.pixels[n][i] for n in self.tower_names} if self.tower_names else self.pixels[''][i]
-        records = [make_record(ids[i], masks[i], pixels(i), self.features[i], attention[i], rows[i], record_meta(**self.asked)) for i in range(self.count)]
+        records = [make_record(ids[i], masks[i], pixels(i), self.features[i], attention[i], rows[i], record_meta(**self.asked))
+                   for i in range(self.count)]
         meta = shard_meta(self.asked['pooling'], self.asked['layer'], self.asked['dtype'])
         return dict(records=records, meta=meta)
 
@@ -194,7 +195,7 @@ def _cache_files(folder):
     "Files in a folder that belong to a cache."
     return [*folder.glob('hidden_anchor_shard_*.pt'), *folder.glob('hidden_anchor_shard_*.json'), *folder.glob(MANIFEST)]
 
-# %% ../nbs/08_shards.ipynb #390b9028
+# %% ../nbs/08_shards.ipynb #1d45ec3f
 def check_output(
     folder: str,  # output_dir
     manifest: dict,  # of the build that is about to start
@@ -210,7 +211,8 @@ def check_output(
     if not (folder/MANIFEST).is_file(): raise UserError(f'--output_dir: {folder} holds shards without a {MANIFEST}, so another cache; {way_out}')
     try: theirs = json.loads((folder/MANIFEST).read_text(encoding='utf-8'))
     except ValueError: raise UserError(f'--output_dir: {folder/MANIFEST} is damaged; {way_out}')
-    if differ := manifest_differences(manifest, theirs): raise UserError(f'--output_dir: {folder} holds another cache; it differs in {"; ".join(differ)}; {way_out}')
+    if differ := manifest_differences(manifest, theirs):
+        raise UserError(f'--output_dir: {folder} holds another cache; it differs in {"; ".join(differ)}; {way_out}')
 
 # %% ../nbs/08_shards.ipynb #baf96764
 def open_output(

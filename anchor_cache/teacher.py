@@ -213,7 +213,7 @@ def write_random_run(
     with open(path, 'wb') as f: torch.save(dict(model=model), f)
     return path
 
-# %% ../nbs/05_teacher.ipynb #cd6c78aa
+# %% ../nbs/05_teacher.ipynb #484555ac
 class PrismaticTeacher:
     "A frozen Prismatic model that answers with pooled features of one hidden layer."
     def __init__(self, name, model, tokenizer, prompt, device):
@@ -225,7 +225,8 @@ class PrismaticTeacher:
         "Token ids of a prompt: (seq,), int64; raises `UserError` where the model has no embedding for one."
         ids, size = tokenize(prompt, self.tokenizer), self.model.spec.vocab_size
         if int(ids.max()) < size: return ids
-        raise UserError(f'the tokenizer gives id {int(ids.max())} and the teacher has {size} embeddings; name its own tokenizer with --tokenizer_path')
+        raise UserError(f'the tokenizer gives id {int(ids.max())} and the teacher has {size} embeddings; '
+                        f'name its own tokenizer with --tokenizer_path')
 
     def pixel_values(self, images):
         "(batch, size, size, 3) uint8 → what the towers read, float32."
