@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'MINIMUM', 'UserError', 'one_of', 'canonical_dtype', 'flag',
-           'BuildConfig', 'check_choices', 'to_bool', 'to_int', 'Parser', 'add_build_flags', 'parse_build', 'demo_data']
+           'BuildConfig', 'check_choices', 'to_bool', 'to_int', 'Parser', 'add_build_flags', 'parse_build', 'read_json',
+           'demo_data']
 
-# %% ../nbs/00_config.ipynb #7e0d664b
-import argparse, dataclasses, difflib, re
+# %% ../nbs/00_config.ipynb #cac70e97
+import argparse, dataclasses, difflib, json, re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -178,6 +179,19 @@ def parse_build(
     parser = Parser(prog=prog, description='Cache one pooled hidden vector of a frozen teacher for each chosen frame of an RLDS dataset.')
     add_build_flags(parser)
     return BuildConfig(**vars(parser.parse_args(argv)))
+
+# %% ../nbs/00_config.ipynb #18058e21
+def read_json(
+    path: Path,
+    optional: bool = False,  # a file that is not there is an empty object
+) -> dict:
+    "The object in a JSON file; raises `UserError` where there is none."
+    if optional and not path.is_file(): return {}
+    try: value = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as e: raise UserError(f'cannot read {path}: {e.strerror}')
+    except ValueError as e: raise UserError(f'{path} is not JSON: {e}')
+    if not isinstance(value, dict): raise UserError(f'{path}: got a {type(value).__name__}, expected a JSON object')
+    return value
 
 # %% ../nbs/00_config.ipynb #cdd7fcca
 def demo_data(

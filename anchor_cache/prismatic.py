@@ -73,7 +73,7 @@ class PrismaticSpec:
     vision_dims: dict = field(default_factory=dict)  # kind of tower → timm keyword arguments
     llm_dims: dict = field(default_factory=dict)  # configuration of the language model
 
-# %% ../nbs/04_prismatic.ipynb #e927c0c9
+# %% ../nbs/04_prismatic.ipynb #4289223c
 VISION_DIMS = {'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'patch_size', 'reg_tokens', 'init_values'}
 
 def vision_tower(
@@ -85,7 +85,11 @@ def vision_tower(
     import timm
     if unknown := sorted(set(dims) - VISION_DIMS):
         raise UserError(f'dims.json: vision.{tower.kind}: got {", ".join(unknown)}, expected some of {", ".join(sorted(VISION_DIMS))}')
-    return timm.create_model(tower.timm_id, pretrained=False, num_classes=0, img_size=image_size, **dims)
+    try: model = timm.create_model(tower.timm_id, pretrained=False, num_classes=0, img_size=image_size, **dims)
+    except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as e:
+        raise UserError(f'dims.json: vision.{tower.kind}: timm does not take {dims}: {" ".join(str(e).split())}') from e
+    if len(model.blocks) < 2: raise UserError(f'dims.json: vision.{tower.kind}: got depth {len(model.blocks)}, expected 2 or more')
+    return model
 
 # %% ../nbs/04_prismatic.ipynb #35b56ab5
 def projector(
@@ -101,7 +105,7 @@ def projector(
     if 'linear' in kind: return nn.Linear(vision_dim, llm_dim)
     raise UserError(f'arch_specifier: got {kind!r}, expected one that names linear, gelu-mlp or fused-gelu-mlp')
 
-# %% ../nbs/04_prismatic.ipynb #56929ad3
+# %% ../nbs/04_prismatic.ipynb #3e58c8d4
 def language_model(
     config: dict,  # of transformers, with `model_type` and `vocab_size`
 ) -> nn.Module:  # a causal language model with random weights
@@ -109,7 +113,7 @@ def language_model(
     from transformers import AutoConfig, AutoModelForCausalLM
     config = {k: v for k, v in config.items() if not k.startswith('_') and k != 'auto_map'}
     try: return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), trust_remote_code=False, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError) as e:
+    except Exception as e:  # transformers' own classes of errors about a configuration change between its versions
         raise UserError(f'language model: transformers does not take its configuration: {str(e).splitlines()[0]}') from e
 
 # %% ../nbs/04_prismatic.ipynb #261a8011

@@ -6,12 +6,12 @@
 __all__ = ['DATASETS', 'DatasetKeys', 'list_datasets', 'find_dataset', 'feature', 'split_files', 'import_tensorflow',
            'make_decoder', 'RldsFrames', 'episode_table']
 
-# %% ../nbs/06_rlds.ipynb #c01853ad
-import contextlib, functools, importlib, importlib.util, json, os, re, tempfile
+# %% ../nbs/06_rlds.ipynb #b100c681
+import contextlib, functools, importlib, importlib.util, os, re, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from .config import UserError
+from .config import UserError, read_json
 from .frames import FrameIndex, index_frames, open_mmap
 
 # %% ../nbs/06_rlds.ipynb #8d75da5c
@@ -54,13 +54,7 @@ def find_dataset(
     if match := [p for p in versions if p.name == version]: return match[0]
     raise UserError(f'--dataset: {name} has no version {version!r}; versions there: {", ".join(p.name for p in versions)}')
 
-# %% ../nbs/06_rlds.ipynb #2c1ec2e2
-def _read_json(path):
-    "A metadata file of a dataset."
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except OSError as e: raise UserError(f'cannot read {path}: {e.strerror}')
-    except ValueError as e: raise UserError(f'{path} is not JSON: {e}')
-
+# %% ../nbs/06_rlds.ipynb #fa26832b
 def feature(
     spec: dict,  # features.json
     key: str,  # 'steps/observation/image'
@@ -71,13 +65,13 @@ def feature(
         spec = spec.get('featuresDict', {}).get('features', {}).get(name, {})
     return spec
 
-# %% ../nbs/06_rlds.ipynb #a98be739
+# %% ../nbs/06_rlds.ipynb #fa338a4e
 def split_files(
     folder: Path,  # version folder of a dataset
     split: str,  # name of a whole split
 ) -> tuple:  # paths of its files in order, records in each
     "The files of a split, as dataset_info.json names them; raises `UserError` that lists the splits."
-    info = _read_json(folder/'dataset_info.json')
+    info = read_json(folder/'dataset_info.json')
     splits = {s.get('name'): s for s in info.get('splits', [])}
     if split not in splits: raise UserError(f'--split: got {split!r}, {folder.parent.name} has {", ".join(sorted(splits))}')
     if info.get('fileFormat', 'tfrecord') != 'tfrecord': raise UserError(f'{folder}: its files are {info["fileFormat"]}, this version reads tfrecord')
@@ -128,13 +122,13 @@ def make_decoder(
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
     return lambda encoded: decode(tf.constant(encoded)).numpy()
 
-# %% ../nbs/06_rlds.ipynb #178e8e70
+# %% ../nbs/06_rlds.ipynb #ff080c5f
 class RldsFrames:
     "The frames of one split of an RLDS dataset, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, dataset, split='train'):
         folder, self.dataset, self.split = find_dataset(root, dataset), dataset, split
         self.name, self.version = folder.parent.name, folder.name
-        keys, spec = DATASETS[self.name], _read_json(folder/'features.json')
+        keys, spec = DATASETS[self.name], read_json(folder/'features.json')
         for key, kind in ((keys.image, 'image'), (keys.text, 'text')):
             if kind not in feature(spec, key):
                 raise UserError(f'{folder/"features.json"}: got no {kind} feature {key}, which {self.name} should have')
