@@ -207,7 +207,7 @@ def write_random_run(
     with open(path, 'wb') as f: torch.save(dict(model=model), f)
     return path
 
-# %% ../nbs/05_teacher.ipynb #484555ac
+# %% ../nbs/05_teacher.ipynb #33001ea6
 class PrismaticTeacher:
     "A frozen Prismatic model that answers with pooled features of one hidden layer."
     def __init__(self, name, model, tokenizer, prompt, device):
@@ -216,11 +216,8 @@ class PrismaticTeacher:
         self.image_size, self.layout = model.image_size, model.layout
 
     def encode(self, prompt):
-        "Token ids of a prompt: (seq,), int64; raises `UserError` where the model has no embedding for one."
-        ids, size = tokenize(prompt, self.tokenizer), self.model.spec.vocab_size
-        if int(ids.max()) < size: return ids
-        raise UserError(f'the tokenizer gives id {int(ids.max())} and the teacher has {size} embeddings; '
-                        f'name its own tokenizer with --tokenizer_path')
+        "Token ids of a prompt: (seq,), int64."
+        return tokenize(prompt, self.tokenizer)
 
     def pixel_values(self, images):
         "(batch, size, size, 3) uint8 → what the towers read, float32."
@@ -269,7 +266,7 @@ class OpenTeacher:
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
         return PrismaticTeacher(self.name, model, load_tokenizer(self.tokenizer_dir), self.prompt, torch.device(device))
 
-# %% ../nbs/05_teacher.ipynb #abf654a3
+# %% ../nbs/05_teacher.ipynb #1cd81e9a
 def open_teacher(
     checkpoint: str,  # path of a native checkpoint in its run folder
     tokenizer_path: str = None,  # folder with a tokenizer, where the run folder holds none
@@ -288,5 +285,6 @@ def open_teacher(
         raise UserError(f'{checkpoint} does not fit {spec.vision_backbone} with {spec.llm_backbone}: {"; ".join(faults)}')
     resolve_layer(hidden_layer, model.num_layers)
     if len(tokenizer) > spec.vocab_size:
-        log.warning('the tokenizer in %s has %d pieces and the teacher %d embeddings', folder, len(tokenizer), spec.vocab_size)
+        raise UserError(f'the tokenizer in {folder} has {len(tokenizer)} pieces and {checkpoint} has {spec.vocab_size} embeddings; '
+                        f"name the teacher's own tokenizer with --tokenizer_path")
     return OpenTeacher(checkpoint, spec, weights, Path(folder), model.num_layers, model.hidden_dim, model.layout)
