@@ -7,10 +7,10 @@ __all__ = ['log', 'EXACT', 'PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_te
            'make_manifest', 'plan_build', 'Batch', 'BatchMaker', 'ahead', 'Progress', 'collect_shard', 'Summary',
            'run_build']
 
-# %% ../nbs/09_pipeline.ipynb #c90ce80e
+# %% ../nbs/09_pipeline.ipynb #6532fb60
 import contextlib, importlib.metadata, logging, os, platform, time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .prompts import fill, read_templates
 from .rlds import RldsFrames
 from .sampling import cut_ranges, sample_plan
 from .schema import SCHEMA_VERSION
-from .shards import MANIFEST, ShardBuilder, check_output, open_output, shard_path, write_shard
+from .shards import ShardBuilder, check_output, open_output, shard_path, write_shard
 from .teacher import OpenTeacher, find_run, open_teacher
 
 log = logging.getLogger('anchor_cache')

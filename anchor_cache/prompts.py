@@ -97,20 +97,19 @@ def check_llama_tokens(
             raise UserError(f'--tokenizer_path: the tokenizer in {folder} does not give the tokens that Llama was trained on '
                             f'(BOS first, SentencePiece pieces after it); copy the whole folder, tokenizer_config.json included')
 
-# %% ../nbs/03_prompts.ipynb #679ee254
+# %% ../nbs/03_prompts.ipynb #ac01d167
 def load_tokenizer(
     path: str,  # folder with tokenizer files
-    flag: str = '--tokenizer_path',  # for the message
 ):  # a tokenizer of transformers
     "The tokenizer in a folder; raises `UserError` where there is none that can be read."
     folder = Path(path)
-    if not folder.is_dir(): raise UserError(f'{flag}: {path} is no folder; name one that holds tokenizer.json or tokenizer.model')
-    if not tokenizer_files(folder): raise UserError(f'{flag}: {path} holds neither tokenizer.json nor tokenizer.model')
+    if not folder.is_dir(): raise UserError(f'--tokenizer_path: {path} is no folder; name one that holds tokenizer.json or tokenizer.model')
+    if not tokenizer_files(folder): raise UserError(f'--tokenizer_path: {path} holds neither tokenizer.json nor tokenizer.model')
     from transformers import AutoTokenizer, LlamaTokenizer
     bare = (folder/'tokenizer.model').is_file() and not (folder/'tokenizer_config.json').is_file()
     try: tokenizer = LlamaTokenizer.from_pretrained(str(folder), add_bos_token=True, local_files_only=True) if bare else \
                      AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except Exception as e: raise UserError(f'{flag}: the tokenizer in {path} cannot be read: {str(e).splitlines()[0]}') from e
+    except Exception as e: raise UserError(f'--tokenizer_path: the tokenizer in {path} cannot be read: {str(e).splitlines()[0]}') from e
     check_llama_tokens(tokenizer, folder)
     return tokenizer
 

@@ -6,11 +6,11 @@
 __all__ = ['MANIFEST', 'atomic_write', 'remove_stale', 'ShardBuilder', 'HashingFile', 'shard_path', 'write_json', 'write_shard',
            'read_shard', 'manifest_differences', 'shard_done', 'check_output', 'open_output']
 
-# %% ../nbs/08_shards.ipynb #3fb9d9f9
+# %% ../nbs/08_shards.ipynb #9c1bcc87
 import contextlib, hashlib, json, os, re, socket
 from pathlib import Path
 import torch
-from .config import UserError
+from .config import UserError, read_json
 from .schema import SCHEMA_VERSION, TORCH_DTYPES, make_record, record_meta, require_schema, shard_meta
 
 # %% ../nbs/08_shards.ipynb #5453343d
@@ -179,23 +179,23 @@ def manifest_differences(
     def show(v): return 'nothing' if v is absent else text if len(text := json.dumps(v)) <= 60 else text[:57] + '…'
     return [f'{k}: there {show(b.get(k, absent))}, here {show(a.get(k, absent))}' for k in sorted({*a, *b}) if a.get(k, absent) != b.get(k, absent)]
 
-# %% ../nbs/08_shards.ipynb #6ce698cc
+# %% ../nbs/08_shards.ipynb #82ecaa18
 def shard_done(
     folder: Path,
     number: int,  # from 0
     count: int,  # records that it should hold
 ) -> bool:
     "Whether a shard is there with its mark, of the length and count that the mark says."
-    try: mark = json.loads(shard_path(folder, number, '.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError): return False
+    try: mark = read_json(shard_path(folder, number, '.json'))
+    except UserError: return False
     path = shard_path(folder, number)
-    return path.is_file() and isinstance(mark, dict) and (mark.get('bytes'), mark.get('count')) == (path.stat().st_size, count)
+    return path.is_file() and (mark.get('bytes'), mark.get('count')) == (path.stat().st_size, count)
 
 def _cache_files(folder):
     "Files in a folder that belong to a cache."
     return [*folder.glob('hidden_anchor_shard_*.pt'), *folder.glob('hidden_anchor_shard_*.json'), *folder.glob(MANIFEST)]
 
-# %% ../nbs/08_shards.ipynb #1d45ec3f
+# %% ../nbs/08_shards.ipynb #52590f50
 def check_output(
     folder: str,  # output_dir
     manifest: dict,  # of the build that is about to start
@@ -209,12 +209,12 @@ def check_output(
     if overwrite or not folder.exists() or not _cache_files(folder): return
     way_out = 'name another folder, or add --overwrite to replace it'
     if not (folder/MANIFEST).is_file(): raise UserError(f'--output_dir: {folder} holds shards without a {MANIFEST}, so another cache; {way_out}')
-    try: theirs = json.loads((folder/MANIFEST).read_text(encoding='utf-8'))
-    except ValueError: raise UserError(f'--output_dir: {folder/MANIFEST} is damaged; {way_out}')
+    try: theirs = read_json(folder/MANIFEST)
+    except UserError as e: raise UserError(f'--output_dir: {e}; {way_out}')
     if differ := manifest_differences(manifest, theirs):
         raise UserError(f'--output_dir: {folder} holds another cache; it differs in {"; ".join(differ)}; {way_out}')
 
-# %% ../nbs/08_shards.ipynb #baf96764
+# %% ../nbs/08_shards.ipynb #c2472513
 def open_output(
     folder: str,  # output_dir
     manifest: dict,  # with "shards", a list of record counts
@@ -226,8 +226,8 @@ def open_output(
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'--output_dir: {folder} cannot be made: {e.strerror}')
     remove_stale(folder)
-    try: same = not manifest_differences(manifest, json.loads((folder/MANIFEST).read_text(encoding='utf-8')))
-    except (OSError, ValueError): same = False
+    try: same = not manifest_differences(manifest, read_json(folder/MANIFEST))
+    except UserError: same = False
     if not same:
         for path in _cache_files(folder): path.unlink()
         write_json(folder/MANIFEST, manifest)

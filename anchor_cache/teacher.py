@@ -235,7 +235,7 @@ class PrismaticTeacher:
         pixels = {k: move(v) for k, v in pixel_values.items()} if isinstance(pixel_values, dict) else move(pixel_values)
         return mean_pool(self.model(pixels, ids), mask).cpu()
 
-# %% ../nbs/05_teacher.ipynb #f072fa7d
+# %% ../nbs/05_teacher.ipynb #65b145c7
 @dataclass
 class OpenTeacher:
     "A checkpoint that was opened and checked; nothing of its weights is in memory yet."
@@ -243,6 +243,7 @@ class OpenTeacher:
     spec: PrismaticSpec
     weights: dict  # name → memory-mapped tensor
     tokenizer_dir: Path
+    tokenizer: object  # of transformers
     num_layers: int
     hidden_dim: int
     layout: TokenLayout
@@ -264,9 +265,9 @@ class OpenTeacher:
         model.requires_grad_(False)
         llm = model.llm_backbone['llm'].model  # its rotary tables are computed, not stored
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
-        return PrismaticTeacher(self.name, model, load_tokenizer(self.tokenizer_dir), self.prompt, torch.device(device))
+        return PrismaticTeacher(self.name, model, self.tokenizer, self.prompt, torch.device(device))
 
-# %% ../nbs/05_teacher.ipynb #1cd81e9a
+# %% ../nbs/05_teacher.ipynb #93bb69be
 def open_teacher(
     checkpoint: str,  # path of a native checkpoint in its run folder
     tokenizer_path: str = None,  # folder with a tokenizer, where the run folder holds none
@@ -287,4 +288,4 @@ def open_teacher(
     if len(tokenizer) > spec.vocab_size:
         raise UserError(f'the tokenizer in {folder} has {len(tokenizer)} pieces and {checkpoint} has {spec.vocab_size} embeddings; '
                         f"name the teacher's own tokenizer with --tokenizer_path")
-    return OpenTeacher(checkpoint, spec, weights, Path(folder), model.num_layers, model.hidden_dim, model.layout)
+    return OpenTeacher(checkpoint, spec, weights, Path(folder), tokenizer, model.num_layers, model.hidden_dim, model.layout)

@@ -4,25 +4,23 @@
 """
 import json
 import shutil
-import struct
 import sys
 from pathlib import Path
+
+from anchor_cache.frames import records
 
 LIMIT, FILES = 4_000_000, 2  # bytes of frames that ship with the package; files they are spread over
 
 
-def records(path):
-    "The framed records of one TFRecord file: 8 bytes length, 4 CRC, data, 4 CRC."
-    data, start = path.read_bytes(), 0
-    while start < len(data):
-        end = start + 16 + struct.unpack_from('<Q', data, start)[0]
-        yield data[start:end]
-        start = end
+def framed(path):
+    "The records of one TFRecord file with their frames: length and CRC before, CRC behind."
+    data = path.read_bytes()
+    return [data[start - 12:end + 4] for start, end, _ in records(data, str(path))]
 
 
 def main(source, target):
     source, target = Path(source), Path(target)
-    episodes = [r for path in sorted(source.glob('*-train.tfrecord-*')) for r in records(path)]
+    episodes = [r for path in sorted(source.glob('*-train.tfrecord-*')) for r in framed(path)]
     kept, used = set(), 0
     for i in sorted(range(len(episodes)), key=lambda i: len(episodes[i])):
         if used + len(episodes[i]) > LIMIT: break
