@@ -5,23 +5,29 @@
 # %% auto #0
 __all__ = ['log', 'QUESTION', 'PROMPTS', 'SUFFIX_ID', 'SUFFIX_PIECE', 'TOKENIZER_FILES', 'fill', 'check_template',
            'read_templates', 'has_suffix_rule', 'tokenize', 'check_llama_tokens', 'load_tokenizer', 'tokenizer_files',
-           'tokenizer_fingerprint']
+           'tokenizer_fingerprint', 'check_first_token']
 
-# %% ../nbs/03_prompts.ipynb #1e64240f
-import hashlib, logging, string
+# %% ../nbs/03_prompts.ipynb #fce865bc
+import hashlib, logging, shutil, string, tempfile
 from pathlib import Path
 import torch
-from .config import UserError
+from .config import UserError, read_json
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/03_prompts.ipynb #5c4e67eb
+# %% ../nbs/03_prompts.ipynb #4b498c7f
 QUESTION = 'What action should the robot take to {instruction}?'
 
 PROMPTS = {
     'pure': f'In: {QUESTION}\nOut:',
     'vicuna': 'A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, '
               f"and polite answers to the user's questions. USER: {QUESTION} ASSISTANT:",
+    'llama2-chat': '[INST] <<SYS>\nYou are a helpful language and vision assistant. You are able to understand the visual content that the user provides, '
+                   f'and assist the user with a variety of tasks using natural language.\n<</SYS>>\n\n{QUESTION} [/INST]',
+    'mistral-instruct': f'[INST] {QUESTION} [/INST]',
+    'phi': f'<|endoftext|>Input: {QUESTION}\nOutput:',
+    'qwen': '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n'
+            f'<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n',
 }
 
 # %% ../nbs/03_prompts.ipynb #f789b837
@@ -79,7 +85,7 @@ def tokenize(
     if has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
     return torch.tensor(ids, dtype=torch.int64)
 
-# %% ../nbs/03_prompts.ipynb #e194d15f
+# %% ../nbs/03_prompts.ipynb #c70e2b95
 def check_llama_tokens(
     tokenizer,  # of transformers
     folder: Path,  # where it was read from
@@ -90,38 +96,48 @@ def check_llama_tokens(
     if (folder/'tokenizer.model').is_file():
         import sentencepiece
         model = sentencepiece.SentencePieceProcessor(str(folder/'tokenizer.model'))
-    for template in PROMPTS.values():
-        prompt = fill(template, 'put the moka pot on the stove')
+    for name in ('pure', 'vicuna', 'llama2-chat', 'mistral-instruct'):
+        prompt = fill(PROMPTS[name], 'put the moka pot on the stove')
         first, *rest = tokenizer(prompt, add_special_tokens=True)['input_ids']
         if tokenizer.convert_ids_to_tokens(first) != '<s>' or model and rest != model.encode(prompt):
             raise UserError(f'--tokenizer_path: the tokenizer in {folder} does not give the tokens that Llama was trained on '
                             f'(BOS first, SentencePiece pieces after it); copy the whole folder, tokenizer_config.json included')
 
-# %% ../nbs/03_prompts.ipynb #ac01d167
+# %% ../nbs/03_prompts.ipynb #c99795eb
+def _read_tokenizer(folder):
+    "What transformers makes of a folder's tokenizer files, and of nothing else in it."
+    from transformers import AutoTokenizer, LlamaTokenizer
+    if (folder/'tokenizer.model').is_file() and not (folder/'tokenizer_config.json').is_file():
+        return LlamaTokenizer.from_pretrained(str(folder), add_bos_token=True, local_files_only=True)
+    if read_json(folder/'config.json', optional=True).get('model_type') not in ('openvla', 'prismatic'):
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    with tempfile.TemporaryDirectory() as alone:  # transformers does not know the type of this config.json, and must not look for code that does
+        for path in tokenizer_files(folder): shutil.copy(path, alone)
+        return AutoTokenizer.from_pretrained(alone, trust_remote_code=False, local_files_only=True)
+
 def load_tokenizer(
     path: str,  # folder with tokenizer files
 ):  # a tokenizer of transformers
     "The tokenizer in a folder; raises `UserError` where there is none that can be read."
     folder = Path(path)
     if not folder.is_dir(): raise UserError(f'--tokenizer_path: {path} is no folder; name one that holds tokenizer.json or tokenizer.model')
-    if not tokenizer_files(folder): raise UserError(f'--tokenizer_path: {path} holds neither tokenizer.json nor tokenizer.model')
-    from transformers import AutoTokenizer, LlamaTokenizer
-    bare = (folder/'tokenizer.model').is_file() and not (folder/'tokenizer_config.json').is_file()
-    try: tokenizer = LlamaTokenizer.from_pretrained(str(folder), add_bos_token=True, local_files_only=True) if bare else \
-                     AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    if not tokenizer_files(folder):
+        raise UserError(f'--tokenizer_path: {path} holds neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt')
+    try: tokenizer = _read_tokenizer(folder)
     except Exception as e: raise UserError(f'--tokenizer_path: the tokenizer in {path} cannot be read: {str(e).splitlines()[0]}') from e
     check_llama_tokens(tokenizer, folder)
     return tokenizer
 
-# %% ../nbs/03_prompts.ipynb #9029b859
-TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
+# %% ../nbs/03_prompts.ipynb #09c979b8
+TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'merges.txt', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
 
 def tokenizer_files(
     folder: Path,
 ) -> list:  # of Path, empty where the folder holds no tokenizer
     "The files that a tokenizer is read from."
     found = [folder/name for name in TOKENIZER_FILES if (folder/name).is_file()]
-    return found if {'tokenizer.json', 'tokenizer.model'} & {p.name for p in found} else []
+    names = {p.name for p in found}
+    return found if {'tokenizer.json', 'tokenizer.model'} & names or {'vocab.json', 'merges.txt'} <= names else []
 
 def tokenizer_fingerprint(
     folder: Path,
@@ -130,3 +146,16 @@ def tokenizer_fingerprint(
     digest = hashlib.sha256()
     for path in tokenizer_files(folder): digest.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+# %% ../nbs/03_prompts.ipynb #aa355a48
+def check_first_token(
+    tokenizer,  # of transformers
+    template: str,  # the teacher's own prompt
+    first: str,  # the token that must begin it, such as `<s>`
+    folder: Path,  # where the tokenizer was read from, for the message
+):
+    "Raise `UserError` where the teacher's own prompt does not begin with the token that its family begins with."
+    got = tokenizer.convert_ids_to_tokens(tokenize(fill(template, 'turn on the stove'), tokenizer)[:1].tolist())[0]
+    if got != first:
+        raise UserError(f"the tokenizer in {folder} begins the teacher's prompt with {got!r}, expected {first!r}; "
+                        f"name the teacher's own tokenizer with --tokenizer_path")
