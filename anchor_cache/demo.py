@@ -23,7 +23,7 @@ def quick_check(
                       f">>> len(x['records'])                               {type(x['records']).__name__} of {len(x['records'])}",
                       f">>> x['records'][0]['target_features'].shape        {tuple(feature.shape)}, {feature.dtype}"])
 
-# %% ../nbs/14_demo.ipynb #d067d0e1
+# %% ../nbs/14_demo.ipynb #9a4a0714
 DEMO_CHOICES = dict(num_samples=64, shard_size=32)
 
 def run_demo(
@@ -31,8 +31,8 @@ def run_demo(
     progress: bool = True,  # a bar on stderr
 ) -> Path:  # the cache
     "Make a small random teacher in the native format and build a cache of real LIBERO frames with it; a second run finds it complete."
+    from anchor_cache.fixtures import write_random_run
     from anchor_cache.shards import shard_path
-    from anchor_cache.teacher import write_random_run
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir(): raise UserError(f'--output_dir: {folder} is a file; name a folder')
     checkpoint = write_random_run(folder/'teacher')

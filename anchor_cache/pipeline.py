@@ -7,7 +7,7 @@ __all__ = ['log', 'EXACT', 'PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_te
            'make_manifest', 'plan_build', 'Batch', 'BatchMaker', 'ahead', 'Progress', 'collect_shard', 'Summary',
            'run_build']
 
-# %% ../nbs/09_pipeline.ipynb #6532fb60
+# %% ../nbs/09_pipeline.ipynb #13a733a1
 import contextlib, importlib.metadata, logging, os, platform, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from .config import BuildConfig, UserError
+from .config import TEACHER_CHOICES, BuildConfig, UserError
 from .layout import image_token_mask
 from .pooling import cast_features, pool_mask
 from .prompts import fill, read_templates
 from .rlds import RldsFrames
 from .sampling import cut_ranges, sample_plan
 from .schema import SCHEMA_VERSION
-from .shards import ShardBuilder, check_output, open_output, shard_path, write_shard
-from .teacher import OpenTeacher, find_run, open_teacher
+from .shards import ShardBuilder, check_output, open_output, shard_path, shards_to_make, write_shard
+from .teacher import OpenTeacher, look_at_teacher, open_teacher
 
 log = logging.getLogger('anchor_cache')
 
@@ -117,7 +117,7 @@ def _listening(handler):
         log.removeHandler(handler)
         handler.close()
 
-# %% ../nbs/09_pipeline.ipynb #281794f3
+# %% ../nbs/09_pipeline.ipynb #95d56e37
 def plan_build(
     config: BuildConfig,
 ) -> BuildPlan:
@@ -130,10 +130,10 @@ def _plan(config, notes):
     teacher_dtype = resolve_teacher_dtype(config.teacher_dtype, device)
     templates = read_templates(config.prompts_file) if config.prompts_file else None
     check_output(config.output_dir, {}, overwrite=True)  # can it be made at all; whose it is, is asked below
-    find_run(config.teacher_checkpoint)
+    look_at_teacher(**(named := {n: getattr(config, n) for n in TEACHER_CHOICES}))
     frames = RldsFrames(config.data_root_dir, config.dataset, config.split)
     plan = sample_plan(len(frames), config.num_samples, config.seed, config.shuffle_buffer_size)
-    teacher = open_teacher(config.teacher_checkpoint, config.tokenizer_path, config.hidden_layer)
+    teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]
     manifest = make_manifest(config, frames, teacher, templates, device, teacher_dtype)
     check_output(config.output_dir, manifest, config.overwrite)
@@ -241,11 +241,10 @@ class Summary:
         did = f'{self.made:,} computed in {self.seconds:.1f} s ({self.made / self.seconds:.1f} samples/s)'
         return f'{holds}, {did if self.made else "complete already, nothing to do"}\ncache: {Path(self.output_dir).absolute()}'
 
-# %% ../nbs/09_pipeline.ipynb #ea47cee6
-def _write_all(plan, todo, progress_shown):
+# %% ../nbs/09_pipeline.ipynb #a28bbda4
+def _write_all(plan, teacher, todo, progress_shown):
     "Compute and write the shards in `todo`, decoding ahead and writing behind."
     ranges, c = plan.shards(), plan.config
-    teacher = plan.teacher.load(c.hidden_layer, plan.teacher_dtype, plan.device)
     plan.frames.images([int(plan.plan[0])], teacher.image_size)  # imports TensorFlow in this thread
     progress = Progress(sum(len(ranges[k]) for k in todo), progress_shown)
     def answer(batch): return batch, teacher.features(batch.pixel_values, batch.input_ids, batch.pool_masks)
@@ -264,7 +263,7 @@ def _write_all(plan, todo, progress_shown):
             answered.close()
             progress.close()
 
-# %% ../nbs/09_pipeline.ipynb #3c025f20
+# %% ../nbs/09_pipeline.ipynb #1d16da26
 @contextlib.contextmanager
 def _build_log(folder, notes):
     "Append plain lines to the folder's build.log: what was noted while planning, what is logged inside, and how it ended."
@@ -283,12 +282,13 @@ def run_build(
 ) -> Summary:
     "Make what is still missing of a planned cache; raises `UserError`. A shard that is there is kept as it is."
     start, c = time.perf_counter(), plan.config
+    teacher = plan.teacher.load(c.hidden_layer, plan.teacher_dtype, plan.device) if shards_to_make(c.output_dir, plan.manifest) else None
     todo = open_output(c.output_dir, plan.manifest, c.overwrite)
     made = sum(plan.manifest['shards'][k] for k in todo)
     if todo:
         with _build_log(c.output_dir, plan.notes):
             log.info('%d of %d shards to make, %d samples, on %s in %s',
                      len(todo), len(plan.manifest['shards']), made, plan.device, plan.teacher_dtype)
-            _write_all(plan, todo, progress)
+            _write_all(plan, teacher, todo, progress)
     size = sum(shard_path(c.output_dir, k).stat().st_size for k in range(len(plan.manifest['shards'])))
     return Summary(c.output_dir, c.num_samples, len(plan.manifest['shards']), size, time.perf_counter() - start, made)

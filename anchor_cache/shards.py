@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'atomic_write', 'remove_stale', 'ShardBuilder', 'HashingFile', 'shard_path', 'write_json', 'write_shard',
-           'read_shard', 'manifest_differences', 'shard_done', 'check_output', 'open_output']
+           'read_shard', 'manifest_differences', 'shard_done', 'check_output', 'shards_to_make', 'open_output']
 
 # %% ../nbs/08_shards.ipynb #9c1bcc87
 import contextlib, hashlib, json, os, re, socket
@@ -214,7 +214,20 @@ def check_output(
     if differ := manifest_differences(manifest, theirs):
         raise UserError(f'--output_dir: {folder} holds another cache; it differs in {"; ".join(differ)}; {way_out}')
 
-# %% ../nbs/08_shards.ipynb #c2472513
+# %% ../nbs/08_shards.ipynb #4b0972e3
+def _is_same(folder, manifest):
+    "Whether a folder's manifest is equal to this one."
+    try: return not manifest_differences(manifest, read_json(folder/MANIFEST))
+    except UserError: return False
+
+def shards_to_make(
+    folder: str,  # output_dir
+    manifest: dict,  # with "shards", a list of record counts
+) -> list:  # numbers of the shards that are still to be made
+    "What is missing of a cache, which is all of it where the folder holds another one or none; writes nothing."
+    same = _is_same(Path(folder), manifest)
+    return [k for k, count in enumerate(manifest['shards']) if not (same and shard_done(Path(folder), k, count))]
+
 def open_output(
     folder: str,  # output_dir
     manifest: dict,  # with "shards", a list of record counts
@@ -226,9 +239,7 @@ def open_output(
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'--output_dir: {folder} cannot be made: {e.strerror}')
     remove_stale(folder)
-    try: same = not manifest_differences(manifest, read_json(folder/MANIFEST))
-    except UserError: same = False
-    if not same:
+    if not _is_same(folder, manifest):
         for path in _cache_files(folder): path.unlink()
         write_json(folder/MANIFEST, manifest)
-    return [k for k, count in enumerate(manifest['shards']) if not shard_done(folder, k, count)]
+    return shards_to_make(folder, manifest)
