@@ -99,7 +99,7 @@ def weights_fingerprint(
         for piece in pieces: digest.update(memoryview(piece.numpy()))
     return digest.hexdigest()
 
-# %% ../nbs/05_checkpoint.ipynb #bf17ab85
+# %% ../nbs/05_checkpoint.ipynb #146b3c75
 PAGEOUT = 21  # of Linux's madvise
 
 def give_back_pages(
@@ -123,7 +123,7 @@ def take(
     if not finite(taken):
         raise UserError(f'{name}: its values do not fit {str(dtype)[6:]}; use --teacher_dtype bfloat16 or float32' if finite(change(t.float())) else
                         f'{name} holds values that are not finite; the checkpoint is damaged or its training diverged')
-    if taken.data_ptr() != t.data_ptr(): give_back_pages(t)
+    if t.device.type == 'cpu' and taken.data_ptr() != t.data_ptr(): give_back_pages(t)
     return taken
 
 # %% ../nbs/05_checkpoint.ipynb #eafe323c

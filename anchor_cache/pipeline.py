@@ -117,21 +117,22 @@ def _listening(handler):
         log.removeHandler(handler)
         handler.close()
 
-# %% ../nbs/09_pipeline.ipynb #95d56e37
+# %% ../nbs/09_pipeline.ipynb #3fc7cca7
 def plan_build(
     config: BuildConfig,
+    frames=None,  # another frame source, with the methods of `RldsFrames`; the config's dataset if left out
 ) -> BuildPlan:
     "Look at everything that a build will use and decide what it does; writes nothing, raises `UserError` for whatever is wrong."
-    with _listening(_Notes()) as notes: return _plan(config, notes.records)
+    with _listening(_Notes()) as notes: return _plan(config, frames, notes.records)
 
-def _plan(config, notes):
+def _plan(config, frames, notes):
     "The plan of a build; what is logged meanwhile goes to `notes`."
     device = resolve_device(config.device)
     teacher_dtype = resolve_teacher_dtype(config.teacher_dtype, device)
     templates = read_templates(config.prompts_file) if config.prompts_file else None
     check_output(config.output_dir, {}, overwrite=True)  # can it be made at all; whose it is, is asked below
     look_at_teacher(**(named := {n: getattr(config, n) for n in TEACHER_CHOICES}))
-    frames = RldsFrames(config.data_root_dir, config.dataset, config.split)
+    if frames is None: frames = RldsFrames(config.data_root_dir, config.dataset, config.split)
     plan = sample_plan(len(frames), config.num_samples, config.seed, config.shuffle_buffer_size)
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]

@@ -11,7 +11,7 @@ __all__ = ['SCHEMA_VERSION', 'RETENTION_MODE', 'TORCH_DTYPES', 'SHARD_KEYS', 'SH
 import torch
 from .config import DTYPES, POOLINGS, UserError
 
-# %% ../nbs/00_schema.ipynb #a22039da
+# %% ../nbs/00_schema.ipynb #ae4ef307
 SCHEMA_VERSION = 1
 RETENTION_MODE = 'hidden'
 TORCH_DTYPES = {name: getattr(torch, name) for name in DTYPES}
@@ -21,7 +21,7 @@ SHARD_META = dict(schema_version=int, retention_mode=str, pooling=str, hidden_la
 RECORD_KEYS = {'model_inputs', 'target_features', 'meta'}
 RECORD_META = dict(layer=int, pooling=str, dtype=str, teacher=str, split=str)
 MODEL_INPUTS = {'input_ids', 'attention_mask', 'pixel_values', 'multimodal_indices', 'image_token_mask'}
-TOWERS = {'dino', 'siglip'}  # keys of `pixel_values` where the teacher has two vision towers
+TOWERS = ({'dino', 'siglip'}, {'dino', 'clip'})  # keys of `pixel_values` where the teacher has two vision towers
 
 # %% ../nbs/00_schema.ipynb #77c7270f
 def make_record(
@@ -70,7 +70,7 @@ def _check_meta(got, types, where):
     return faults + [f'{where}.{k}: got {got[k]!r}, expected {" or ".join(map(str, v))}'
                      for k, v in fixed.items() if k in types and k in got and type(got[k]) is types[k] and got[k] not in v]
 
-# %% ../nbs/00_schema.ipynb #e0d11a10
+# %% ../nbs/00_schema.ipynb #788a066b
 def _check_tensor(got, dtype, dims, where):
     "Type, dtype, number of dimensions and emptiness of a tensor."
     if not isinstance(got, torch.Tensor): return [f'{where}: got {type(got).__name__}, expected a tensor']
@@ -82,7 +82,8 @@ def _check_tensor(got, dtype, dims, where):
 def _check_pixels(got, dtype, where):
     "`pixel_values`: one image, or one for each of two towers."
     if not isinstance(got, dict): return _check_tensor(got, dtype, 3, where)
-    return _check_keys(got, TOWERS, where) + [f for k in sorted(TOWERS & set(got)) for f in _check_tensor(got[k], dtype, 3, f'{where}.{k}')]
+    expected = TOWERS['clip' in got]
+    return _check_keys(got, expected, where) + [f for k in sorted(expected & set(got)) for f in _check_tensor(got[k], dtype, 3, f'{where}.{k}')]
 
 # %% ../nbs/00_schema.ipynb #b7f42e90
 def _check_lengths(inputs, where):
