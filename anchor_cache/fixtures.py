@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'tiny_dims', 'fill_random', 'random_weights', 'write_random_run', 'hf_name', 'hf_config', 'write_random_model',
-           'write_byte_tokenizer', 'write_tokenizer']
+           'write_random_adapter', 'write_byte_tokenizer', 'write_tokenizer']
 
 # %% ../nbs/05_fixtures.ipynb #71dc8374
 import json
@@ -119,6 +119,24 @@ def write_random_model(
     placed = {n: names[k * files // len(weights)] for k, n in enumerate(weights)}
     for file in names: save_file({n: t for n, t in weights.items() if placed[n] == file}, folder/file)
     _write_json(folder/'model.safetensors.index.json', dict(metadata=dict(total_size=sum(t.nbytes for t in weights.values())), weight_map=placed))
+    return folder
+
+# %% ../nbs/05_fixtures.ipynb #b68b8b21
+def write_random_adapter(
+    folder: Path,  # to make
+    base: Path,  # model folder of `write_random_model`, with two towers
+    r: int = 4,  # rank
+    alpha: int = 16,  # lora_alpha
+    seed: int = 0,
+) -> Path:  # the folder
+    "Write a LoRA adapter with random weights on a model in Hugging Face format."
+    from safetensors.torch import load_file, save_file
+    folder, base = Path(folder), Path(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = {n: t.shape for n, t in load_file(base/'model.safetensors').items() if t.dim() == 2 and ('_proj.' in n or n.startswith('projector.'))}
+    wanted = {f'base_model.model.{n.removesuffix(".weight")}.lora_{k}.weight': s for n, (rows, columns) in shapes.items() for k, s in dict(A=(r, columns), B=(rows, r)).items()}
+    save_file({n: .2 * t for n, t in fill_random(wanted, seed, torch.float32).items()}, folder/'adapter_model.safetensors')
+    _write_json(folder/'adapter_config.json', dict(peft_type='LORA', r=r, lora_alpha=alpha, base_model_name_or_path=str(base)))
     return folder
 
 # %% ../nbs/05_fixtures.ipynb #5b377822

@@ -15,7 +15,7 @@ from .config import UserError, one_of, read_json
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/05_huggingface.ipynb #b050619e
+# %% ../nbs/05_huggingface.ipynb #77749991
 MODEL_TYPES = ('openvla', 'prismatic')
 
 def read_config(
@@ -29,6 +29,7 @@ def read_config(
     if (kind := config.get('model_type')) not in MODEL_TYPES:
         remote = '; it asks for Python code of its own (auto_map), which is never run' if config.get('auto_map') else ''
         raise UserError(f'{flag}: {folder/"config.json"}: got model_type {kind!r}, expected one of {", ".join(MODEL_TYPES)}{remote}')
+    if config.get('quantization_config'): raise UserError(f'{flag}: {folder} is quantised; name the model with its weights in bfloat16, float16 or float32')
     return config
 
 # %% ../nbs/05_huggingface.ipynb #91e29bbd

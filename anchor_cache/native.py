@@ -97,7 +97,7 @@ def pretrained_towers(
         weights.update({prefix + n: w for n, w in model.state_dict().items()})
     return weights
 
-# %% ../nbs/05_native.ipynb #5a8f9a45
+# %% ../nbs/05_native.ipynb #2fa4b7b6
 def native_weights(
     path: str,  # a native checkpoint
     towers=None,  # function without arguments that gives the weights of a missing vision tower
@@ -111,6 +111,7 @@ def native_weights(
     if missing == ['vision_backbone'] and towers is None:
         raise UserError(f'{path} has no vision_backbone: it was trained with a frozen tower; say where the pretrained one is with --vision_backbone_path '
                         f'(a folder, or hub to download it)')
+    if towers is not None and not missing: log.info('%s: has its vision towers; --vision_backbone_path is not used', path)
     if missing and missing != ['vision_backbone']: raise UserError(f'{path} is no whole Prismatic checkpoint, its "model" has no {", ".join(missing)}')
     weights = {f'{part}.{name}': t for part in PARTS if part not in missing for name, t in model[part].items()}
     if bad := [n for n, t in weights.items() if not isinstance(t, torch.Tensor)]: raise UserError(f'{path}: {bad[0]} is no tensor')

@@ -6,9 +6,9 @@
 __all__ = ['log', 'PrismaticTeacher', 'OpenTeacher', 'look_at_teacher', 'open_source', 'find_tokenizer', 'open_teacher',
            'check_source']
 
-# %% ../nbs/05_teacher.ipynb #c0ef8e5f
+# %% ../nbs/05_teacher.ipynb #42b2cf2e
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from .backbones import LANGUAGE_BACKBONES
@@ -90,7 +90,7 @@ class OpenTeacher:
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
         return PrismaticTeacher(self.name, model, self.tokenizer, torch.device(device))
 
-# %% ../nbs/05_teacher.ipynb #21d0dc4d
+# %% ../nbs/05_teacher.ipynb #d34a9160
 def look_at_teacher(
     teacher_checkpoint=None, teacher_model_path=None, teacher_policy_path=None, **other,  # as `open_source` takes them
 ):
@@ -104,46 +104,47 @@ def open_source(
     teacher_model_path: str = None,  # a folder or hub name in Hugging Face format,
     teacher_policy_path: str = None,  # a folder with an adapter or a merged policy
     teacher_base_path: str = None,  # an adapter's base, over its own base_model_name_or_path
-    tokenizer_path: str = None,  # folder whose config.json may tell a native model's dimensions
+    tokenizer_path: str = None,  # folder or name on the hub; its config.json may tell a native model's dimensions
     vision_backbone_path: str = None,  # where the pretrained towers are, should a native checkpoint have none
     hf_token: str = None,  # for the hub: a token, the name of an environment variable, or a file
 ) -> Source:
     "The files of a teacher, opened; raises `UserError`."
-    token, flags = resolve_token(hf_token), '--teacher_model_path'
-    native = dict(tokenizer_dir=tokenizer_path and Path(tokenizer_path), vision_backbone_path=vision_backbone_path)
     if sum(map(bool, (teacher_checkpoint, teacher_model_path, teacher_policy_path))) != 1:
         raise UserError(f'expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
     if teacher_base_path and not teacher_policy_path: raise UserError('--teacher_base_path goes with an adapter, so with --teacher_policy_path')
-    if teacher_checkpoint: return native_source(teacher_checkpoint, **native)
-    if teacher_policy_path: return policy_source(teacher_policy_path, teacher_base_path, token, **native)
-    folder = fetch(teacher_model_path, 'model', flags, token) if is_hub_id(teacher_model_path) else Path(teacher_model_path)
-    return hf_source(folder, teacher_model_path, flags)
+    token = resolve_token(hf_token)
+    tokenizer_dir = tokenizer_path and _folder(tokenizer_path, 'tokenizer', '--tokenizer_path', token)
+    if tokenizer_dir: load_tokenizer(tokenizer_dir)  # what is wrong with it is said first
+    native = dict(tokenizer_dir=tokenizer_dir, vision_backbone_path=vision_backbone_path)
+    if teacher_checkpoint: source = native_source(teacher_checkpoint, **native)
+    elif teacher_policy_path: source = policy_source(teacher_policy_path, teacher_base_path, token, **native)
+    else: source = hf_source(_folder(teacher_model_path, 'model', '--teacher_model_path', token), teacher_model_path)
+    return replace(source, folders=[tokenizer_dir]) if tokenizer_dir else source
 
-# %% ../nbs/05_teacher.ipynb #5c0bfe40
+def _folder(path, what, flag, token):
+    "A folder here, or one that the hub's files were fetched to."
+    return fetch(str(path), what, flag, token) if is_hub_id(path) else Path(path)
+
+# %% ../nbs/05_teacher.ipynb #285ab713
 def find_tokenizer(
     source: Source,
-    tokenizer_path: str = None,  # folder, or a name on the hub
     hf_token: str = None,  # as for `open_source`; without one, nothing is fetched that was not named
 ) -> Path:  # a folder with tokenizer files
     "Where a teacher's tokenizer is; raises `UserError` where there is none."
-    if tokenizer_path and not is_hub_id(tokenizer_path): return Path(tokenizer_path)
-    if found := next((f for f in source.folders if tokenizer_files(f)), None) if not tokenizer_path else None: return found
+    if found := next((f for f in source.folders if tokenizer_files(f)), None): return found
     repository = LANGUAGE_BACKBONES[source.spec.language].hub
-    if not tokenizer_path and hf_token is None:
+    if hf_token is None:
         raise UserError(f'{source.folders[-1]} holds no tokenizer; name a folder that does with --tokenizer_path, '
                         f'or give --hf_token to fetch that of {repository} from the hub')
-    return fetch(tokenizer_path or repository, 'tokenizer', '--tokenizer_path' if tokenizer_path else '--hf_token', resolve_token(hf_token))
+    return fetch(repository, 'tokenizer', '--hf_token', resolve_token(hf_token))
 
 def open_teacher(
     hidden_layer: int = -2,  # checked against the number of layers
     **named,  # as `open_source` takes them
 ) -> OpenTeacher:
     "Open and check a teacher; raises `UserError` for everything that can be wrong with it before its weights are read."
-    path, token = named.get('tokenizer_path'), named.get('hf_token')
-    if path and is_hub_id(path): named = dict(named, tokenizer_path=str(fetch(path, 'tokenizer', '--tokenizer_path', resolve_token(token))))
-    if named.get('tokenizer_path'): load_tokenizer(named['tokenizer_path'])
     source = open_source(**named)
-    folder = find_tokenizer(source, named.get('tokenizer_path'), token)
+    folder = find_tokenizer(source, named.get('hf_token'))
     tokenizer, spec = load_tokenizer(folder), source.spec
     model = check_source(source)
     resolve_layer(hidden_layer, model.num_layers)

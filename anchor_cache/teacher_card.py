@@ -46,16 +46,16 @@ def size(
         count /= 1000
     return f'{count:.1f} GB'
 
-# %% ../nbs/05_teacher_card.ipynb #527b2bf0
+# %% ../nbs/05_teacher_card.ipynb #9814a746
 def _sequence(source, layout, tokenizer):
     "The token layout of one prompt, in words."
     instruction = 'turn on the stove'
     count = f'{len(tokenize(fill(source.spec.prompt, instruction), tokenizer)) - 1} ' if tokenizer else ''
     return f'[{source.spec.first}] [{layout.num_patches} image patches] [{count}tokens of the prompt' + (f' for "{instruction}"]' if tokenizer else ']')
 
-def _tokenizer(source, tokenizer_path, hf_token):
+def _tokenizer(source, hf_token):
     "A source's tokenizer and a line about it."
-    try: folder = find_tokenizer(source, tokenizer_path, hf_token)
+    try: folder = find_tokenizer(source, hf_token)
     except UserError as e: return None, f'none: {e}'
     tokenizer = load_tokenizer(folder)
     return tokenizer, f'{len(tokenizer):,} pieces, from {folder}'
@@ -69,7 +69,7 @@ def describe_teacher(
     source = open_source(**{flag_for(path): path}, **named)
     model, spec = check_source(source), source.spec
     layer, (used, total) = resolve_layer(hidden_layer, model.num_layers), parameters(spec, hidden_layer)
-    tokenizer, about = _tokenizer(source, named.get('tokenizer_path'), named.get('hf_token'))
+    tokenizer, about = _tokenizer(source, named.get('hf_token'))
     stored = Counter(str(t.dtype)[6:] for t in source.weights.values())
     rows = dict(
         family=f'Prismatic, {source.kind} format, {len(source.weights)} tensors in {" and ".join(sorted(stored))}' + (f', {len(source.changes)} layers with LoRA' if source.changes else ''),
