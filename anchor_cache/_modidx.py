@@ -188,6 +188,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'anchor_cache.policy': { 'anchor_cache.policy.LowRank': ('policy.html#lowrank', 'anchor_cache/policy.py'),
                                      'anchor_cache.policy.LowRank.__call__': ('policy.html#lowrank.__call__', 'anchor_cache/policy.py'),
                                      'anchor_cache.policy.LowRank.fits': ('policy.html#lowrank.fits', 'anchor_cache/policy.py'),
+                                     'anchor_cache.policy._is_regex': ('policy.html#_is_regex', 'anchor_cache/policy.py'),
                                      'anchor_cache.policy.adapter_config': ('policy.html#adapter_config', 'anchor_cache/policy.py'),
                                      'anchor_cache.policy.adapter_weights': ('policy.html#adapter_weights', 'anchor_cache/policy.py'),
                                      'anchor_cache.policy.merge_plan': ('policy.html#merge_plan', 'anchor_cache/policy.py'),

@@ -32,7 +32,7 @@ def read_config(
     if config.get('quantization_config'): raise UserError(f'{flag}: {folder} is quantised; name the model with its weights in bfloat16, float16 or float32')
     return config
 
-# %% ../nbs/05_huggingface.ipynb #91e29bbd
+# %% ../nbs/05_huggingface.ipynb #f45598ce
 def _untagged(timm_id): return timm_id.split('.')[0]
 
 TOWERS = {_untagged(t.timm_id): t for v in VISION_BACKBONES.values() for t in v.towers}
@@ -50,7 +50,7 @@ def hf_vision(
     folder: Path,
 ) -> VisionBackbone:
     "The towers of a model in Hugging Face format; raises `UserError` for ones that are not known or do not agree with the rest of the files."
-    where, table = folder/'config.json', VISION_BACKBONES.get(config.get('vision_backbone_id'))
+    where, table = folder/'config.json', VISION_BACKBONES.get(str(config.get('vision_backbone_id')))
     ids = config.get('timm_model_ids') or [t.timm_id for t in table.towers] if table else config.get('timm_model_ids')
     if not isinstance(ids, list) or not all(isinstance(i, str) and _untagged(i) in TOWERS for i in ids):
         raise UserError(f'{where}: got timm_model_ids {ids!r}, expected some of {", ".join(TOWERS)}')
@@ -58,20 +58,21 @@ def hf_vision(
         raise UserError(f'{where}: timm_model_ids {ids} are not those of vision_backbone_id {config["vision_backbone_id"]!r}')
     if len(ids) not in (1, 2) or bool(config.get('use_fused_vision_backbone', len(ids) > 1)) != (len(ids) > 1):
         raise UserError(f'{where}: got {len(ids)} timm_model_ids with use_fused_vision_backbone {config.get("use_fused_vision_backbone")!r}')
-    sizes = set(config.get('image_sizes') or [table.image_size if table else None])
-    if len(sizes) != 1 or type(size := sizes.pop()) is not int: raise UserError(f'{where}: got image_sizes {config.get("image_sizes")!r}, expected one size, in pixels')
+    sizes = config.get('image_sizes') or [table.image_size if table else None]
+    if not isinstance(sizes, list) or type(size := sizes[0]) is not int or size < 1 or sizes != [size] * len(sizes): raise UserError(f'{where}: got image_sizes {config.get("image_sizes")!r}, expected one size, in pixels')
     return VisionBackbone(size, tuple(_tower(config, folder, ids, size)))
 
-# %% ../nbs/05_huggingface.ipynb #dcd01ea4
+# %% ../nbs/05_huggingface.ipynb #f11c2d60
 def _tower(config, folder, ids, size):
     "Each tower with its activation and the constants in force."
     path = folder/'preprocessor_config.json'
     if not path.is_file(): raise UserError(f'{folder} holds no {path.name}, whose normalisation is the one in force; copy it from the model')
     processor = read_json(path)
-    seen = {tuple(s) for s in processor.get('input_sizes') or [] if isinstance(s, list)}
-    if seen - {(3, size, size)}: raise UserError(f'{path}: got input_sizes {sorted(seen)}, expected {(3, size, size)} as image_sizes in config.json says')
+    seen = processor.get('input_sizes') or [[3, size, size]]
+    if not isinstance(seen, list) or any(s != [3, size, size] for s in seen):
+        raise UserError(f'{path}: got input_sizes {seen}, expected {[3, size, size]} for each tower, as image_sizes in config.json says')
     activations = config.get('timm_override_act_layers') or [TOWERS[_untagged(i)].act_layer for i in ids]
-    if len(activations) != len(ids) or not set(activations) <= {None, 'quick_gelu'}:
+    if not isinstance(activations, list) or len(activations) != len(ids) or any(a not in (None, 'quick_gelu') for a in activations):
         raise UserError(f'{folder/"config.json"}: got timm_override_act_layers {activations!r}, expected null or "quick_gelu" for each tower')
     for timm_id, activation, (mean, std) in zip(ids, activations, _normalisation(processor, len(ids), path)):
         yield replace(TOWERS[_untagged(timm_id)], mean=mean, std=std, act_layer=activation)

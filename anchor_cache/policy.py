@@ -18,7 +18,7 @@ from .native import native_source
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/05_policy.ipynb #749aba47
+# %% ../nbs/05_policy.ipynb #56f27049
 @dataclass
 class LowRank:
     "What a LoRA adapter adds to one weight."
@@ -34,9 +34,13 @@ class LowRank:
     def fits(self, weight):
         "Whether it can be added to `weight`."
         return (self.a.dim(), self.b.dim()) == (weight.dim(),) * 2 and self.a.shape[0] == self.b.shape[1] and \
-            (self.b.shape[0], *self.a.shape[1:]) == tuple(weight.shape) and self.b[0, 0].numel() == 1
+            (self.b.shape[0], *self.a.shape[1:]) == tuple(weight.shape) and self.b.numel() == self.b.shape[0] * self.b.shape[1] > 0
 
-# %% ../nbs/05_policy.ipynb #561d5afd
+# %% ../nbs/05_policy.ipynb #34b9593b
+def _is_regex(text):
+    try: return bool(re.compile(text))
+    except re.error: return False
+
 def adapter_config(
     folder: Path,
 ) -> dict:
@@ -46,6 +50,9 @@ def adapter_config(
     if (kind := config.get('peft_type')) != 'LORA': raise UserError(f'{path}: got peft_type {kind!r}, expected LORA; merge it with PEFT and give the merged folder')
     for key in ('use_dora', 'fan_in_fan_out', 'lora_bias', 'use_qalora', 'alora_invocation_tokens', 'target_parameters', 'trainable_token_indices', 'layer_replication'):
         if config.get(key): raise UserError(f'{path}: got {key} {config[key]!r}, which this version does not merge; merge it with PEFT and give the merged folder')
+    patterns = config.get('alpha_pattern') or {}
+    if not isinstance(patterns, dict) or not all(isinstance(v, (int, float)) and _is_regex(p) for p, v in patterns.items()):
+        raise UserError(f'{path}: got alpha_pattern {patterns!r}, expected names of layers, each with a number')
     if not isinstance(config.get('r'), int) or not isinstance(config.get('lora_alpha'), (int, float)):
         raise UserError(f'{path}: expected numbers r and lora_alpha, got {config.get("r")!r} and {config.get("lora_alpha")!r}')
     return config
@@ -60,13 +67,16 @@ def scale_of(
     alpha = config['alpha_pattern'][pattern] if pattern else config['lora_alpha']
     return alpha / (math.sqrt(r) if config.get('use_rslora') else r)
 
-# %% ../nbs/05_policy.ipynb #a80fff39
+# %% ../nbs/05_policy.ipynb #4e321157
 def adapter_weights(
     folder: Path,
 ) -> dict:  # name → memory-mapped tensor
     "The tensors of an adapter; raises `UserError` where it has none or they are damaged."
     if (folder/'adapter_model.safetensors').is_file(): return open_safetensors(folder/'adapter_model.safetensors')
-    if (folder/'adapter_model.bin').is_file(): return open_checkpoint(folder/'adapter_model.bin')
+    if (path := folder/'adapter_model.bin').is_file():
+        saved = open_checkpoint(path)
+        if isinstance(saved, dict) and all(isinstance(t, torch.Tensor) for t in saved.values()): return saved
+        raise UserError(f'{path} holds something else than named tensors')
     raise UserError(f'{folder} holds an adapter_config.json and neither adapter_model.safetensors nor adapter_model.bin')
 
 def merge_plan(
