@@ -26,7 +26,7 @@ def resolve_token(
     if not (token := token.strip()) or re.search(r'\s', token): raise UserError('--hf_token: expected one token without spaces, in whichever form')
     return token
 
-# %% ../nbs/05_hub.ipynb #b0b54b39
+# %% ../nbs/05_hub.ipynb #5c8b98ba
 def is_hub_id(
     name: str,
 ) -> bool:
@@ -43,7 +43,7 @@ def fetch(
 ) -> Path:  # folder in huggingface_hub's cache
     "The files of a repository on the hub; raises `UserError` where they are not to be had."
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     repository, _, revision = name.partition('@')
     try: return Path(snapshot_download(repository, revision=revision or None, token=token, allow_patterns=PATTERNS[what]))
     except GatedRepoError:
@@ -52,5 +52,6 @@ def fetch(
     except RevisionNotFoundError: raise UserError(f'{flag}: {repository} has no revision {revision!r} on the hub') from None
     except RepositoryNotFoundError:
         raise UserError(f'{flag}: {name} is no folder here, and the hub has no such repository or shows it only to a token (--hf_token)') from None
+    except LocalEntryNotFoundError: raise UserError(f'{flag}: {name} is no folder here, and the hub cannot be reached to ask for it') from None
     except Exception as e:  # huggingface_hub passes on the errors of whatever it speaks through
         raise UserError(f'{flag}: {name} is no folder here, and the hub cannot be asked for it: {type(e).__name__}') from None

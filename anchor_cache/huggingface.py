@@ -15,7 +15,7 @@ from .config import UserError, one_of, read_json
 
 log = logging.getLogger('anchor_cache')
 
-# %% ../nbs/05_huggingface.ipynb #77749991
+# %% ../nbs/05_huggingface.ipynb #ce87336e
 MODEL_TYPES = ('openvla', 'prismatic')
 
 def read_config(
@@ -26,6 +26,7 @@ def read_config(
     if not folder.is_dir(): raise UserError(f'{flag}: {folder} is no folder; name one that holds config.json and safetensors')
     if not (folder/'config.json').is_file(): raise UserError(f'{flag}: {folder} holds no config.json, so no model in Hugging Face format')
     config = read_json(folder/'config.json')
+    if (folder/'checkpoints').is_dir(): raise UserError(f'{flag}: {folder} is a native run folder; name a .pt in its checkpoints with --teacher_checkpoint')
     if (kind := config.get('model_type')) not in MODEL_TYPES:
         remote = '; it asks for Python code of its own (auto_map), which is never run' if config.get('auto_map') else ''
         raise UserError(f'{flag}: {folder/"config.json"}: got model_type {kind!r}, expected one of {", ".join(MODEL_TYPES)}{remote}')
