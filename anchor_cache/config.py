@@ -7,8 +7,8 @@ __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'TEACHER_CHOI
            'canonical_dtype', 'flag', 'BuildConfig', 'check_choices', 'to_bool', 'to_int', 'Parser', 'add_build_flags',
            'parse_build', 'read_json', 'demo_data']
 
-# %% ../nbs/00_config.ipynb #cac70e97
-import argparse, dataclasses, difflib, json, re
+# %% ../nbs/00_config.ipynb #2540ec14
+import argparse, dataclasses, difflib, json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -49,7 +49,7 @@ def flag(default, help, type=str, later=False, secret=False):
     "A field of `BuildConfig`: its default, and in the metadata what the command line needs to know; a secret one is never shown."
     return dataclasses.field(default=default, repr=not secret, metadata=dict(help=help, type=type, later=later))
 
-# %% ../nbs/00_config.ipynb #1ee1619f
+# %% ../nbs/00_config.ipynb #b5131376
 @dataclass(frozen=True)
 class BuildConfig:
     "All choices of one build, checked; raises `UserError` for a value that no teacher or dataset could make right."
@@ -67,7 +67,9 @@ class BuildConfig:
                                '(default: none)', secret=True)
     data_root_dir: str = flag('datasets/open-x-embodiment', 'folder that holds RLDS datasets')
     dataset: str = flag('libero_90', 'name of a dataset in that folder, or name:version')
-    split: str = flag('train', 'a whole split of the dataset; slices and sums such as train[:10%%] come later')
+    split: str = flag('train', 'split expression as TFDS understands it: train, train[:10%%], train[100:200], train[-5:]+val, all; slices cut at episodes')
+    image_key: str = flag(None, "the primary image, below a step, such as observation/image, or the end of it (default: by the dataset's name)")
+    instruction_key: str = flag(None, "the instruction, below a step (default: by the dataset's name)")
     image_aug: bool = flag(False, "OpenVLA's training augmentation, seeded per sample", bool, later=True)
     shuffle_buffer_size: int = flag(100_000, "window, in frames, of the shuffle; 1 keeps the dataset's order; memory does not grow with it", int)
     num_samples: int = flag(10_000, 'frames to cache, without repetition', int)
@@ -107,7 +109,7 @@ def _check_teacher(config):
         got = 'no teacher' if not given else ' and '.join(given)
         raise UserError(f'got {got}, expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
 
-# %% ../nbs/00_config.ipynb #95b4d701
+# %% ../nbs/00_config.ipynb #e84b15a8
 def check_choices(
     config: BuildConfig,  # dtype names may still be aliases
 ):
@@ -121,8 +123,6 @@ def check_choices(
     for name, least in MINIMUM.items():
         if getattr(config, name) < least:
             raise UserError(f'--{name}: got {getattr(config, name)}, expected {least} or more')
-    if re.search(r'[\[\]+%]', config.split):
-        raise UserError(f'--split: got {config.split!r}; slices and sums come with a later version, name a whole split for now')
     for name in ('data_root_dir', 'output_dir'):
         if '://' in (path := getattr(config, name)):
             raise UserError(f'--{name}: got {path!r}, expected a local folder; remote storage comes with a later version')

@@ -117,7 +117,7 @@ def _listening(handler):
         log.removeHandler(handler)
         handler.close()
 
-# %% ../nbs/09_pipeline.ipynb #3fc7cca7
+# %% ../nbs/09_pipeline.ipynb #277a7fca
 def plan_build(
     config: BuildConfig,
     frames=None,  # another frame source, with the methods of `RldsFrames`; the config's dataset if left out
@@ -132,7 +132,7 @@ def _plan(config, frames, notes):
     templates = read_templates(config.prompts_file) if config.prompts_file else None
     check_output(config.output_dir, {}, overwrite=True)  # can it be made at all; whose it is, is asked below
     look_at_teacher(**(named := {n: getattr(config, n) for n in TEACHER_CHOICES}))
-    if frames is None: frames = RldsFrames(config.data_root_dir, config.dataset, config.split)
+    if frames is None: frames = RldsFrames(config.data_root_dir, config.dataset, config.split, config.image_key, config.instruction_key)
     plan = sample_plan(len(frames), config.num_samples, config.seed, config.shuffle_buffer_size)
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]
