@@ -49,7 +49,7 @@ def flag(default, help, type=str, later=False, secret=False):
     "A field of `BuildConfig`: its default, and in the metadata what the command line needs to know; a secret one is never shown."
     return dataclasses.field(default=default, repr=not secret, metadata=dict(help=help, type=type, later=later))
 
-# %% ../nbs/00_config.ipynb #b5131376
+# %% ../nbs/00_config.ipynb #5b169cbe
 @dataclass(frozen=True)
 class BuildConfig:
     "All choices of one build, checked; raises `UserError` for a value that no teacher or dataset could make right."
@@ -73,6 +73,8 @@ class BuildConfig:
     image_aug: bool = flag(False, "OpenVLA's training augmentation, seeded per sample", bool, later=True)
     shuffle_buffer_size: int = flag(100_000, "window, in frames, of the shuffle; 1 keeps the dataset's order; memory does not grow with it", int)
     num_samples: int = flag(10_000, 'frames to cache, without repetition', int)
+    per_task: bool = flag(False, 'spread the frames evenly over instructions', bool)
+    plan: str = flag(None, 'CSV with columns episode and step, a row for each frame to cache, in order; replaces the shuffle (default: none)')
     seed: int = flag(7, 'decides which frames and in which order, nothing else', int)
     prompts_file: str = flag(None, 'UTF-8 file of whole prompts, one a line; {instruction} is filled in, \\n is a line break, sample i uses line i mod n '
                                    '(default: the prompt that the teacher was trained with)')

@@ -7,10 +7,10 @@ __all__ = ['log', 'EXACT', 'PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_te
            'make_manifest', 'plan_build', 'Batch', 'BatchMaker', 'ahead', 'Progress', 'collect_shard', 'Summary',
            'run_build']
 
-# %% ../nbs/09_pipeline.ipynb #13a733a1
+# %% ../nbs/09_pipeline.ipynb #499d2705
 import contextlib, importlib.metadata, logging, os, platform, time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from .config import TEACHER_CHOICES, BuildConfig, UserError
 from .layout import image_token_mask
 from .pooling import cast_features, pool_mask
 from .prompts import fill, read_templates
+from .plans import plan_sha256, read_plan
 from .rlds import RldsFrames
-from .sampling import cut_ranges, sample_plan
+from .sampling import cut_ranges, sample_plan, task_plan
 from .schema import SCHEMA_VERSION
 from .shards import ShardBuilder, check_output, open_output, shard_path, shards_to_make, write_shard
 from .teacher import OpenTeacher, look_at_teacher, open_teacher
@@ -85,17 +86,17 @@ class BuildPlan:
         frame = self.plan[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame), prompt_template=self.template(i))
 
-# %% ../nbs/09_pipeline.ipynb #01b1cc9d
+# %% ../nbs/09_pipeline.ipynb #33fc59c5
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')
-IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'shard_size', 'seed', 'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
+IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed', 'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
 
-def make_manifest(config, frames, teacher, templates, device, teacher_dtype):
+def make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype):
     "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions; and the planned shards."
     choices = {name: getattr(config, name) for name in IDENTITY} | dict(device=device.type, teacher_dtype=teacher_dtype)
     versions = {p: importlib.metadata.version(p) for p in PACKAGES} | dict(python=platform.python_version(), machine=platform.machine())
     shards = [len(r) for r in cut_ranges(0, config.num_samples, config.shard_size)]
     return dict(format='anchor_cache', schema_version=SCHEMA_VERSION, choices=choices, prompt_templates=templates, teacher=teacher.identity(),
-                dataset=frames.identity(), versions=versions, shards=shards)
+                dataset=frames.identity(), plan_sha256=plan_sha256(plan), versions=versions, shards=shards)
 
 # %% ../nbs/09_pipeline.ipynb #aae53f52
 class _Notes(logging.Handler):
@@ -117,13 +118,23 @@ def _listening(handler):
         log.removeHandler(handler)
         handler.close()
 
-# %% ../nbs/09_pipeline.ipynb #277a7fca
+# %% ../nbs/09_pipeline.ipynb #aa55d80b
 def plan_build(
     config: BuildConfig,
     frames=None,  # another frame source, with the methods of `RldsFrames`; the config's dataset if left out
 ) -> BuildPlan:
     "Look at everything that a build will use and decide what it does; writes nothing, raises `UserError` for whatever is wrong."
     with _listening(_Notes()) as notes: return _plan(config, frames, notes.records)
+
+def _choose_frames(config, frames):
+    "The sample plan that the choices ask for, and the choices with its length."
+    if config.plan is None:
+        asked = config.num_samples, config.seed, config.shuffle_buffer_size
+        return config, task_plan(frames.index.text, *asked) if config.per_task else sample_plan(len(frames), *asked)
+    if config.per_task: raise UserError('got --plan and --per_task; a plan says itself which frames, leave one out')
+    plan, default = read_plan(config.plan, frames), BuildConfig.num_samples
+    if config.num_samples not in (len(plan), default): raise UserError(f'--num_samples: got {config.num_samples}, the plan in {config.plan} has {len(plan)} rows; leave the flag out')
+    return replace(config, num_samples=len(plan)), plan
 
 def _plan(config, frames, notes):
     "The plan of a build; what is logged meanwhile goes to `notes`."
@@ -133,10 +144,10 @@ def _plan(config, frames, notes):
     check_output(config.output_dir, {}, overwrite=True)  # can it be made at all; whose it is, is asked below
     look_at_teacher(**(named := {n: getattr(config, n) for n in TEACHER_CHOICES}))
     if frames is None: frames = RldsFrames(config.data_root_dir, config.dataset, config.split, config.image_key, config.instruction_key)
-    plan = sample_plan(len(frames), config.num_samples, config.seed, config.shuffle_buffer_size)
+    config, plan = _choose_frames(config, frames)
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]
-    manifest = make_manifest(config, frames, teacher, templates, device, teacher_dtype)
+    manifest = make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype)
     check_output(config.output_dir, manifest, config.overwrite)
     return BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest, notes)
 
