@@ -370,4 +370,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                    'anchor_cache/teacher_card.py'),
                                            'anchor_cache.teacher_card.parameters': ( 'teacher_card.html#parameters',
                                                                                      'anchor_cache/teacher_card.py'),
-                                           'anchor_cache.teacher_card.size': ('teacher_card.html#size', 'anchor_cache/teacher_card.py')}}}
+                                           'anchor_cache.teacher_card.size': ('teacher_card.html#size', 'anchor_cache/teacher_card.py')},
+            'anchor_cache.trajectories': { 'anchor_cache.trajectories._as_trajectory': ( 'trajectories.html#_as_trajectory',
+                                                                                         'anchor_cache/trajectories.py'),
+                                           'anchor_cache.trajectories.trajectories': ( 'trajectories.html#trajectories',
+                                                                                       'anchor_cache/trajectories.py')}}}
