@@ -49,7 +49,7 @@ def flag(default, help, type=str, later=False, secret=False):
     "A field of `BuildConfig`: its default, and in the metadata what the command line needs to know; a secret one is never shown."
     return dataclasses.field(default=default, repr=not secret, metadata=dict(help=help, type=type, later=later))
 
-# %% ../nbs/00_config.ipynb #5b169cbe
+# %% ../nbs/00_config.ipynb #4450ad3c
 @dataclass(frozen=True)
 class BuildConfig:
     "All choices of one build, checked; raises `UserError` for a value that no teacher or dataset could make right."
@@ -66,7 +66,7 @@ class BuildConfig:
     hf_token: str = flag(None, 'for the hub: a token, the name of an environment variable that holds one, or a file that does; never stored '
                                '(default: none)', secret=True)
     data_root_dir: str = flag('datasets/open-x-embodiment', 'folder that holds RLDS datasets')
-    dataset: str = flag('libero_90', 'name of a dataset in that folder, or name:version')
+    dataset: str = flag('libero_90', 'name of a dataset in that folder, name:version, or a named mixture')
     split: str = flag('train', 'split expression as TFDS understands it: train, train[:10%%], train[100:200], train[-5:]+val, all; slices cut at episodes')
     image_key: str = flag(None, "the primary image, below a step, such as observation/image, or the end of it (default: by the dataset's name)")
     instruction_key: str = flag(None, "the instruction, below a step (default: by the dataset's name)")

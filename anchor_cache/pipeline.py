@@ -7,7 +7,7 @@ __all__ = ['log', 'EXACT', 'PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_te
            'make_manifest', 'plan_build', 'Batch', 'BatchMaker', 'ahead', 'Progress', 'collect_shard', 'Summary',
            'run_build']
 
-# %% ../nbs/09_pipeline.ipynb #499d2705
+# %% ../nbs/09_pipeline.ipynb #b6e25917
 import contextlib, importlib.metadata, logging, os, platform, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ import torch
 from tqdm import tqdm
 from .config import TEACHER_CHOICES, BuildConfig, UserError
 from .layout import image_token_mask
+from .mixtures import frame_plan, open_frames
 from .pooling import cast_features, pool_mask
 from .prompts import fill, read_templates
 from .plans import plan_sha256, read_plan
-from .rlds import RldsFrames
-from .sampling import cut_ranges, sample_plan, task_plan
+from .sampling import cut_ranges, task_plan
 from .schema import SCHEMA_VERSION
 from .shards import ShardBuilder, check_output, open_output, shard_path, shards_to_make, write_shard
 from .teacher import OpenTeacher, look_at_teacher, open_teacher
@@ -64,12 +64,12 @@ def exact_math():  # gives the number of threads that PyTorch would use
         put(before)
         torch.set_num_threads(threads)
 
-# %% ../nbs/09_pipeline.ipynb #0c63d266
+# %% ../nbs/09_pipeline.ipynb #8b8545c4
 @dataclass
 class BuildPlan:
     "What a build will do. Sample i is frame `plan[i]` with template `i mod n`."
     config: BuildConfig
-    frames: RldsFrames
+    frames: object  # a frame source, such as `RldsFrames`
     teacher: OpenTeacher
     templates: list  # of str
     plan: np.ndarray  # (num_samples,), numbers of frames
@@ -118,7 +118,7 @@ def _listening(handler):
         log.removeHandler(handler)
         handler.close()
 
-# %% ../nbs/09_pipeline.ipynb #aa55d80b
+# %% ../nbs/09_pipeline.ipynb #034dc77d
 def plan_build(
     config: BuildConfig,
     frames=None,  # another frame source, with the methods of `RldsFrames`; the config's dataset if left out
@@ -130,7 +130,7 @@ def _choose_frames(config, frames):
     "The sample plan that the choices ask for, and the choices with its length."
     if config.plan is None:
         asked = config.num_samples, config.seed, config.shuffle_buffer_size
-        return config, task_plan(frames.index.text, *asked) if config.per_task else sample_plan(len(frames), *asked)
+        return config, task_plan(frames.tasks(), *asked) if config.per_task else frame_plan(frames, *asked)
     if config.per_task: raise UserError('got --plan and --per_task; a plan says itself which frames, leave one out')
     plan, default = read_plan(config.plan, frames), BuildConfig.num_samples
     if config.num_samples not in (len(plan), default): raise UserError(f'--num_samples: got {config.num_samples}, the plan in {config.plan} has {len(plan)} rows; leave the flag out')
@@ -143,7 +143,7 @@ def _plan(config, frames, notes):
     templates = read_templates(config.prompts_file) if config.prompts_file else None
     check_output(config.output_dir, {}, overwrite=True)  # can it be made at all; whose it is, is asked below
     look_at_teacher(**(named := {n: getattr(config, n) for n in TEACHER_CHOICES}))
-    if frames is None: frames = RldsFrames(config.data_root_dir, config.dataset, config.split, config.image_key, config.instruction_key)
+    if frames is None: frames = open_frames(config.data_root_dir, config.dataset, config.split, config.image_key, config.instruction_key)
     config, plan = _choose_frames(config, frames)
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]

@@ -20,10 +20,10 @@ def plan_table(
     rows = [dict(**frames.where(i), instruction=frames.instruction(i)) for i in plan.tolist()]
     return pd.DataFrame(rows, columns=['dataset', 'episode', 'step', 'instruction']).rename_axis('sample')
 
-# %% ../nbs/08_plans.ipynb #9ff60522
+# %% ../nbs/08_plans.ipynb #5f65813a
 def read_plan(
     path: str,  # CSV with a header
-    frames,  # a frame source with an `index` of episodes and steps
+    frames,  # a frame source with `addresses()`: dataset, episode and step of each frame
 ) -> np.ndarray:  # (num_samples,), numbers of frames
     "The plan in a file; raises `UserError` that names the row for a frame that is not there or comes twice."
     import pandas as pd
@@ -34,11 +34,14 @@ def read_plan(
         if column not in table: raise UserError(f'--plan: {path} has no column {column!r}, it has {", ".join(map(str, table.columns))}')
         if table[column].dtype.kind not in 'iu': raise UserError(f'--plan: {path}: column {column!r} holds something else than whole numbers')
     if not len(table): raise UserError(f'--plan: {path} holds no row')
-    known = {key: i for i, key in enumerate(zip(frames.index.episode.tolist(), frames.index.step.tolist()))}
-    plan, taken = np.empty(len(table), np.int64), {}
-    for row, key in enumerate(zip(table.episode.tolist(), table.step.tolist())):
-        where = f'--plan: {path}, row {row + 1}: episode {key[0]}, step {key[1]}'
-        if 'dataset' in table and table.dataset[row] != frames.name: raise UserError(f'{where}: of {table.dataset[row]!r}, the build reads {frames.name}')
+    known = {key: i for i, key in enumerate(frames.addresses())}
+    datasets, plan, taken = {key[0] for key in known}, np.empty(len(table), np.int64), {}
+    if 'dataset' not in table:
+        if len(datasets) > 1: raise UserError(f"--plan: {path} has no column 'dataset', and {frames.name} is of several datasets")
+        table['dataset'] = frames.name
+    for row, key in enumerate(zip(table.dataset.tolist(), table.episode.tolist(), table.step.tolist())):
+        where = f'--plan: {path}, row {row + 1}: episode {key[1]}, step {key[2]}'
+        if key[0] not in datasets: raise UserError(f'{where}: of {key[0]!r}, the build reads {", ".join(sorted(datasets))}')
         if key not in known: raise UserError(f'{where}: the split does not hold it, or leaves it out for want of an instruction')
         if key in taken: raise UserError(f'{where}: stands in row {taken[key] + 1} already; no frame is cached twice')
         taken[key], plan[row] = row, known[key]

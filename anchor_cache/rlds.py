@@ -51,7 +51,7 @@ def make_decoder(
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
     return lambda encoded: decode(tf.constant(encoded)).numpy()
 
-# %% ../nbs/06_rlds.ipynb #a635d7cf
+# %% ../nbs/06_rlds.ipynb #c768fbd0
 def open_split(
     root: str,  # folder that holds RLDS datasets
     dataset: str,  # name, or name:version
@@ -78,6 +78,8 @@ class RldsFrames:
     def __len__(self): return len(self.index)
     def instruction(self, i): return self.index.instructions[self.index.text[i]]
     def where(self, i): return dict(dataset=self.name, episode=int(self.index.episode[i]), step=int(self.index.step[i]))
+    def addresses(self): return zip([self.name] * len(self), self.index.episode.tolist(), self.index.step.tolist())
+    def tasks(self): return self.index.text
 
     def encoded(self, i):
         "The image of frame i as it is stored: bytes of a JPEG or PNG; the CRC of its record is checked when the first frame of it is read."
