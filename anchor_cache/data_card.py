@@ -26,7 +26,7 @@ def instruction_table(
     rows.insert(0, 'instruction', [index.instructions[t] for t in rows.index])
     return rows.sort_values(['frames', 'instruction'], ascending=[False, True]).reset_index(drop=True)
 
-# %% ../nbs/08_data_card.ipynb #814800e6
+# %% ../nbs/08_data_card.ipynb #612d4e26
 def _image_size(frames):
     "Height and width of the first image, as it is stored."
     tf = import_tensorflow()
@@ -47,8 +47,9 @@ def describe_dataset(
     splits = {n: sum(s['shardLengths']) for n, s in split_sizes(index.paths[0].parent).items()}
     lengths = np.bincount(index.episode)
     lengths = lengths[lengths > 0]
+    left_out = f'{index.unlabelled} episodes without instruction left out'
     rows = dict(dataset=f'{frames.name} {frames.version}, in {index.paths[0].parent}', splits=', '.join(f'{n} with {e:,} episodes' for n, e in splits.items()),
-                split=f'{split}: {len(lengths):,} episodes, {len(frames):,} frames ({lengths.min()} to {lengths.max()} an episode), {index.unlabelled} episodes without instruction left out',
+                split=f'{split}: {len(lengths):,} episodes, {len(frames):,} frames ({lengths.min()} to {lengths.max()} an episode), {left_out}',
                 image=f'{frames.keys.image}, {_image_size(frames)}, {size(index.length.sum())} in all, {size(index.length.mean())} a frame',
                 instruction=f'{frames.keys.text}, {len(table)} different' + (', the first step of each episode is no sample' if frames.keys.skip_first else ''))
     listed = [f'  {r.frames:8,} frames, {r.episodes:5,} episodes  {r.instruction}' for r in table.head(most).itertuples()]

@@ -168,7 +168,7 @@ def parse_split(
         parts.append(part)
     return parts
 
-# %% ../nbs/06_datasets.ipynb #81e393a4
+# %% ../nbs/06_datasets.ipynb #3fd0dab0
 def split_sizes(
     folder: Path,  # version folder of a dataset
 ) -> dict:  # name of a split → its entry in dataset_info.json, with `shardLengths` as numbers
@@ -188,9 +188,11 @@ def split_files(
     counts = splits[split]['shardLengths']
     template = splits[split].get('filepathTemplate') or '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
     parts = dict(DATASET=info.get('name'), SPLIT=split, FILEFORMAT='tfrecord')
-    try:
-        names = [template.format(**parts, SHARD_INDEX=f'{i:05d}', NUM_SHARDS=f'{len(counts):05d}', SHARD_X_OF_Y=f'{i:05d}-of-{len(counts):05d}') for i in range(len(counts))]
-    except (KeyError, IndexError, ValueError, AttributeError): raise UserError(f'{folder/"dataset_info.json"}: got filepathTemplate {template!r}, which TFDS does not write')
+    def named(i, of=f'{len(counts):05d}'):
+        return template.format(**parts, SHARD_INDEX=f'{i:05d}', NUM_SHARDS=of, SHARD_X_OF_Y=f'{i:05d}-of-{of}')
+    try: names = [named(i) for i in range(len(counts))]
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise UserError(f'{folder/"dataset_info.json"}: got filepathTemplate {template!r}, which TFDS does not write')
     if missing := [n for n in names if not (folder/n).is_file()]:
         raise UserError(f'{folder}: {len(missing)} of {len(names)} files of split {split} are missing, {missing[0]} first; copy them again')
     return [folder/n for n in names], counts

@@ -121,7 +121,7 @@ def write_random_model(
     _write_json(folder/'model.safetensors.index.json', dict(metadata=dict(total_size=sum(t.nbytes for t in weights.values())), weight_map=placed))
     return folder
 
-# %% ../nbs/05_fixtures.ipynb #b68b8b21
+# %% ../nbs/05_fixtures.ipynb #f1c15919
 def write_random_adapter(
     folder: Path,  # to make
     base: Path,  # model folder of `write_random_model`, with two towers
@@ -134,7 +134,8 @@ def write_random_adapter(
     folder, base = Path(folder), Path(base)
     folder.mkdir(parents=True, exist_ok=True)
     shapes = {n: t.shape for n, t in load_file(base/'model.safetensors').items() if t.dim() == 2 and ('_proj.' in n or n.startswith('projector.'))}
-    wanted = {f'base_model.model.{n.removesuffix(".weight")}.lora_{k}.weight': s for n, (rows, columns) in shapes.items() for k, s in dict(A=(r, columns), B=(rows, r)).items()}
+    wanted = {f'base_model.model.{n.removesuffix(".weight")}.lora_{k}.weight': shape
+              for n, (rows, columns) in shapes.items() for k, shape in dict(A=(r, columns), B=(rows, r)).items()}
     save_file({n: .2 * t for n, t in fill_random(wanted, seed, torch.float32).items()}, folder/'adapter_model.safetensors')
     _write_json(folder/'adapter_config.json', dict(peft_type='LORA', r=r, lora_alpha=alpha, base_model_name_or_path=str(base)))
     return folder

@@ -168,7 +168,7 @@ def index_frames(
     instructions = [_decode(t, f'{paths[0].parent}') for t in known]
     return FrameIndex(paths, *np.concatenate(blocks).T.copy(), instructions, np.array(spans, np.int64).reshape(-1, 3), np.array(labelled, bool), digest.hexdigest())
 
-# %% ../nbs/06_frames.ipynb #e42c86bf
+# %% ../nbs/06_frames.ipynb #60c24733
 def slice_index(
     index: FrameIndex,  # of a whole split
     start: int,  # first episode
@@ -191,8 +191,9 @@ def join_indices(
         shifted = dict(file=i.file + files, episode=i.episode + episodes, text=texts[i.text])
         for c in COLUMNS: columns[c].append(shifted.get(c, getattr(i, c)))
         files, episodes = files + len(i.paths), episodes + len(i.labelled)
-    return FrameIndex([p for i in indices for p in i.paths], *(np.concatenate(columns[c]) for c in COLUMNS), list(instructions), np.concatenate([i.records for i in indices]),
-                      np.concatenate([i.labelled for i in indices]), hashlib.sha256(''.join(i.sha256 for i in indices).encode()).hexdigest())
+    paths, sha256 = [p for i in indices for p in i.paths], hashlib.sha256(''.join(i.sha256 for i in indices).encode()).hexdigest()
+    return FrameIndex(paths, *(np.concatenate(columns[c]) for c in COLUMNS), list(instructions),
+                      np.concatenate([i.records for i in indices]), np.concatenate([i.labelled for i in indices]), sha256)
 
 # %% ../nbs/06_frames.ipynb #121a83d5
 def check_record(

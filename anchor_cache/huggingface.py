@@ -33,7 +33,7 @@ def read_config(
     if config.get('quantization_config'): raise UserError(f'{flag}: {folder} is quantised; name the model with its weights in bfloat16, float16 or float32')
     return config
 
-# %% ../nbs/05_huggingface.ipynb #f45598ce
+# %% ../nbs/05_huggingface.ipynb #2451ade5
 def _untagged(timm_id): return timm_id.split('.')[0]
 
 TOWERS = {_untagged(t.timm_id): t for v in VISION_BACKBONES.values() for t in v.towers}
@@ -60,7 +60,8 @@ def hf_vision(
     if len(ids) not in (1, 2) or bool(config.get('use_fused_vision_backbone', len(ids) > 1)) != (len(ids) > 1):
         raise UserError(f'{where}: got {len(ids)} timm_model_ids with use_fused_vision_backbone {config.get("use_fused_vision_backbone")!r}')
     sizes = config.get('image_sizes') or [table.image_size if table else None]
-    if not isinstance(sizes, list) or type(size := sizes[0]) is not int or size < 1 or sizes != [size] * len(sizes): raise UserError(f'{where}: got image_sizes {config.get("image_sizes")!r}, expected one size, in pixels')
+    if not isinstance(sizes, list) or type(size := sizes[0]) is not int or size < 1 or sizes != [size] * len(sizes):
+        raise UserError(f'{where}: got image_sizes {config.get("image_sizes")!r}, expected one size, in pixels')
     return VisionBackbone(size, tuple(_tower(config, folder, ids, size)))
 
 # %% ../nbs/05_huggingface.ipynb #f11c2d60
@@ -93,7 +94,7 @@ def native_name(
             break
     return re.sub(r'\.scale_factor$', '.gamma', name) if name.startswith('vision_backbone.') else name
 
-# %% ../nbs/05_huggingface.ipynb #ed5f69c8
+# %% ../nbs/05_huggingface.ipynb #74f5e18c
 def hf_spec(
     config: dict,  # config.json
     folder: Path,
@@ -107,7 +108,8 @@ def hf_spec(
     expected = LANGUAGE_BACKBONES[language].config['model_type']
     for got in (text, llm_dims):
         if not isinstance(got, dict) or got.get('model_type', expected) != expected:
-            raise UserError(f'{where}: got a language model {got.get("model_type") if isinstance(got, dict) else got!r}, expected {expected!r}, which {language} is')
+            kind = got.get('model_type') if isinstance(got, dict) else got
+            raise UserError(f'{where}: got a language model {kind!r}, expected {expected!r}, which {language} is')
     llm = {'model_type': expected, **only_dims(text), **only_dims(llm_dims), 'vocab_size': vocab_size}
     kind = 'fused-gelu-mlp' if len(vision.towers) > 1 else 'gelu-mlp'  # the number of towers decides there, not arch_specifier
     return PrismaticSpec(vision, kind, llm, language, config.get('image_resize_strategy', 'resize-naive'), vision_dims)

@@ -33,7 +33,7 @@ def find_run(
         raise UserError(f'{flag} is not in a run folder, expected RUN/checkpoints/NAME.pt beside RUN/config.json')
     return run
 
-# %% ../nbs/05_native.ipynb #57b24079
+# %% ../nbs/05_native.ipynb #35d4a5d8
 def native_parts(
     run: Path,  # a run folder
 ) -> tuple:  # vision backbone, projector, language backbone, resize strategy: names
@@ -45,7 +45,8 @@ def native_parts(
     elif isinstance(vla, dict):
         images = vla.get('image_sequence_len') or 1
         if images != 1 or vla.get('use_wrist_image'):
-            raise UserError(f'{where}: the policy looks at {"a wrist camera too" if vla.get("use_wrist_image") else f"{images} images"}, and a cache holds one image a sample')
+            seen = 'a wrist camera too' if vla.get('use_wrist_image') else f'{images} images'
+            raise UserError(f'{where}: the policy looks at {seen}, and a cache holds one image a sample')
         parts = base_model(vla.get('base_vlm'), where)
     else: raise UserError(f'{where}: expected an entry "vla" (a VLA run) or "model" (a base model), as Prismatic writes them')
     one_of(parts[0], tuple(VISION_BACKBONES), f'{where}: vision_backbone_id')

@@ -86,9 +86,10 @@ class BuildPlan:
         frame = self.plan[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame), prompt_template=self.template(i))
 
-# %% ../nbs/09_pipeline.ipynb #33fc59c5
+# %% ../nbs/09_pipeline.ipynb #07f6ef70
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')
-IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed', 'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
+IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed',
+             'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
 
 def make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype):
     "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions; and the planned shards."
@@ -118,7 +119,7 @@ def _listening(handler):
         log.removeHandler(handler)
         handler.close()
 
-# %% ../nbs/09_pipeline.ipynb #034dc77d
+# %% ../nbs/09_pipeline.ipynb #e5d62d20
 def plan_build(
     config: BuildConfig,
     frames=None,  # another frame source, with the methods of `RldsFrames`; the config's dataset if left out
@@ -133,7 +134,8 @@ def _choose_frames(config, frames):
         return config, task_plan(frames.tasks(), *asked) if config.per_task else frame_plan(frames, *asked)
     if config.per_task: raise UserError('got --plan and --per_task; a plan says itself which frames, leave one out')
     plan, default = read_plan(config.plan, frames), BuildConfig.num_samples
-    if config.num_samples not in (len(plan), default): raise UserError(f'--num_samples: got {config.num_samples}, the plan in {config.plan} has {len(plan)} rows; leave the flag out')
+    if config.num_samples not in (len(plan), default):
+        raise UserError(f'--num_samples: got {config.num_samples}, the plan in {config.plan} has {len(plan)} rows; leave the flag out')
     return replace(config, num_samples=len(plan)), plan
 
 def _plan(config, frames, notes):

@@ -46,12 +46,13 @@ def size(
         count /= 1000
     return f'{count:.1f} GB'
 
-# %% ../nbs/05_teacher_card.ipynb #9814a746
+# %% ../nbs/05_teacher_card.ipynb #a9adf868
 def _sequence(source, layout, tokenizer):
     "The token layout of one prompt, in words."
     instruction = 'turn on the stove'
     count = f'{len(tokenize(fill(source.spec.prompt, instruction), tokenizer)) - 1} ' if tokenizer else ''
-    return f'[{source.spec.first}] [{layout.num_patches} image patches] [{count}tokens of the prompt' + (f' for "{instruction}"]' if tokenizer else ']')
+    words = f'{count}tokens of the prompt' + (f' for "{instruction}"' if tokenizer else '')
+    return f'[{source.spec.first}] [{layout.num_patches} image patches] [{words}]'
 
 def _tokenizer(source, hf_token):
     "A source's tokenizer and a line about it."
@@ -72,7 +73,8 @@ def describe_teacher(
     tokenizer, about = _tokenizer(source, named.get('hf_token'))
     stored = Counter(str(t.dtype)[6:] for t in source.weights.values())
     rows = dict(
-        family=f'Prismatic, {source.kind} format, {len(source.weights)} tensors in {" and ".join(sorted(stored))}' + (f', {len(source.changes)} layers with LoRA' if source.changes else ''),
+        family=f'Prismatic, {source.kind} format, {len(source.weights)} tensors in {" and ".join(sorted(stored))}' +
+               (f', {len(source.changes)} layers with LoRA' if source.changes else ''),
         vision=' + '.join(t.timm_id for t in spec.vision.towers) + f', {spec.vision.image_size} × {spec.vision.image_size} pixels, {spec.resize}',
         projector=spec.projector,
         language=f'{spec.language} ({spec.llm["model_type"]}), {model.num_layers} layers, hidden size {model.hidden_dim}, vocabulary {spec.llm["vocab_size"]:,}',
