@@ -59,14 +59,15 @@ def check_image_token_mask(
         raise UserError(f'{name}: got {marked} true, expected {layout.num_patches}, one for each patch')
     return mask
 
-# %% ../nbs/01_layout.ipynb #2904023e
+# %% ../nbs/01_layout.ipynb #69c5ee79
 def image_token_mask(
     seq: int,  # text tokens, special ones included
     layout: TokenLayout,
     own: torch.Tensor = None,  # the mask that the sample brings, if it does
+    name: str = 'image_token_mask',  # whose it is, for the message
 ) -> torch.Tensor:  # (seq + num_patches,), bool
     "A sample's own mask, checked, or else the one that follows from the layout; raises `UserError` for a wrong own one."
-    return derive_image_token_mask(seq, layout) if own is None else check_image_token_mask(own, seq, layout)
+    return derive_image_token_mask(seq, layout) if own is None else check_image_token_mask(own, seq, layout, name)
 
 # %% ../nbs/01_layout.ipynb #c560f1b6
 def expand_attention_mask(

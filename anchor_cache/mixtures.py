@@ -36,7 +36,7 @@ def weighted_quotas(
         quotas, left = [q + w for q, w in zip(quotas, whole)], left - sum(whole)
     return quotas
 
-# %% ../nbs/09_mixtures.ipynb #7839c1fa
+# %% ../nbs/09_mixtures.ipynb #c5885dd4
 class MixtureFrames:
     "The frames of several datasets as one source, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, name, split='train', image_key=None, instruction_key=None):
@@ -52,6 +52,7 @@ class MixtureFrames:
     def __len__(self): return self.starts[-1]
     def instruction(self, i): return (own := self._own(i))[0].instruction(own[1])
     def where(self, i): return (own := self._own(i))[0].where(own[1])
+    def own_mask(self, i): return (own := self._own(i))[0].own_mask(own[1])
     def image(self, i, size): return (own := self._own(i))[0].image(own[1], size)
     def images(self, numbers, size): return np.stack([self.image(i, size) for i in numbers])
     def addresses(self): return itertools.chain(*(s.addresses() for s in self.sources))

@@ -163,7 +163,7 @@ class Batch:
     image_masks: list  # of (seq + patches,), bool
     pool_masks: list  # of (seq + patches,), bool
 
-# %% ../nbs/09_pipeline.ipynb #59b418d0
+# %% ../nbs/09_pipeline.ipynb #b8d8428c
 class BatchMaker:
     "Turns numbers of samples into batches: decode, resize, normalise, tokenise, masks."
     def __init__(self, plan: BuildPlan, teacher):
@@ -183,7 +183,17 @@ class BatchMaker:
         numbers = [int(self.plan.plan[i]) for i in samples]
         images = torch.from_numpy(self.plan.frames.images(numbers, self.teacher.image_size))
         prompts = [fill(self.plan.template(i), self.plan.frames.instruction(n)) for i, n in zip(samples, numbers)]
-        return Batch(samples, self.teacher.pixel_values(images), *map(list, zip(*map(self.text, prompts))))
+        texts = [self.masked(self.text(p), n) for p, n in zip(prompts, numbers)]
+        return Batch(samples, self.teacher.pixel_values(images), *map(list, zip(*texts)))
+
+    def masked(self, text, number):
+        "A prompt's ids and masks with the image mask that the frame brings, if it does."
+        own = self.plan.frames.own_mask(number) if hasattr(self.plan.frames, 'own_mask') else None
+        if own is None: return text
+        ids, layout = text[0], self.teacher.layout
+        name = 'image_token_mask of {dataset}, episode {episode}, step {step}'.format(**self.plan.frames.where(number))
+        image = image_token_mask(len(ids), layout, torch.from_numpy(own), name)
+        return ids, image, pool_mask(self.plan.config.pooling, image, torch.ones(len(ids), dtype=torch.bool), layout)
 
 # %% ../nbs/09_pipeline.ipynb #f30cde7c
 def ahead(
