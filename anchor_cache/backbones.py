@@ -8,9 +8,9 @@ __all__ = ['DINO', 'IN1K', 'CLIP_336', 'SIGLIP_224', 'SIGLIP_384', 'VISION_BACKB
            'FIXED_ROPE', 'BASE_MODELS', 'RESIZE_STRATEGIES', 'Tower', 'VisionBackbone', 'LanguageBackbone',
            'prefix_is_exact', 'base_model', 'PrismaticSpec', 'make_spec']
 
-# %% ../nbs/04_backbones.ipynb #b516a714
+# %% ../nbs/04_backbones.ipynb #a80183d7
 from dataclasses import dataclass, field
-from .config import UserError, one_of
+from .config import one_of
 from .prompts import PROMPTS
 
 # %% ../nbs/04_backbones.ipynb #bd0613d0

@@ -10,7 +10,7 @@ import sys
 from . import __version__, build
 from .config import Parser, UserError, one_of, to_int
 
-# %% ../nbs/15_cli.ipynb #ca26e00c
+# %% ../nbs/15_cli.ipynb #fea0bd09
 def build_command(argv):
     "`anchor-cache build`: the same as `build_anchor_hidden_cache`."
     return build.main(argv, 'anchor-cache build')
@@ -54,8 +54,9 @@ def data_command(argv):
         options = vars(parser.parse_args(argv))
         sheet, root, name = (options.pop(k) for k in ('sheet', 'root', 'name'))
         from anchor_cache.data_card import RldsFrames, describe_dataset, save_sheet
-        print(describe_dataset(root, name, **options))
-        print(f'\ncontact sheet: {save_sheet(RldsFrames(root, name, **options), sheet or name.partition(":")[0] + ".png")}')
+        frames = RldsFrames(root, name, **options)
+        print(describe_dataset(frames))
+        print(f'\ncontact sheet: {save_sheet(frames, sheet or frames.name + ".png")}')
     return build.guarded(work, prog)
 
 # %% ../nbs/15_cli.ipynb #0666e23f

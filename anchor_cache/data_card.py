@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['instruction_table', 'describe_dataset', 'contact_sheet', 'save_sheet']
 
-# %% ../nbs/08_data_card.ipynb #6f3ef8f7
-from collections import Counter
+# %% ../nbs/08_data_card.ipynb #d50fe8aa
 from pathlib import Path
 import numpy as np
 from .config import UserError
@@ -26,7 +25,7 @@ def instruction_table(
     rows.insert(0, 'instruction', [index.instructions[t] for t in rows.index])
     return rows.sort_values(['frames', 'instruction'], ascending=[False, True]).reset_index(drop=True)
 
-# %% ../nbs/08_data_card.ipynb #612d4e26
+# %% ../nbs/08_data_card.ipynb #7b7b40d2
 def _image_size(frames):
     "Height and width of the first image, as it is stored."
     tf = import_tensorflow()
@@ -34,22 +33,17 @@ def _image_size(frames):
     return f'{height} × {width} pixels, {"JPEG" if frames.encoded(0)[:2] == bytes([255, 216]) else "PNG"}'
 
 def describe_dataset(
-    root: str,  # folder that holds RLDS datasets
-    name: str,  # of a dataset in it, or name:version
-    split: str = 'train',
-    image_key: str = None,
-    instruction_key: str = None,
+    frames: RldsFrames,
     most: int = 20,  # instructions to list
 ) -> str:  # lines to print
-    "What a dataset is and what a split of it holds; raises `UserError` for what is wrong with its files."
-    frames = RldsFrames(root, name, split, image_key, instruction_key)
+    "What a dataset is and what a split of it holds."
     index, table = frames.index, instruction_table(frames)
     splits = {n: sum(s['shardLengths']) for n, s in split_sizes(index.paths[0].parent).items()}
     lengths = np.bincount(index.episode)
     lengths = lengths[lengths > 0]
     left_out = f'{index.unlabelled} episodes without instruction left out'
     rows = dict(dataset=f'{frames.name} {frames.version}, in {index.paths[0].parent}', splits=', '.join(f'{n} with {e:,} episodes' for n, e in splits.items()),
-                split=f'{split}: {len(lengths):,} episodes, {len(frames):,} frames ({lengths.min()} to {lengths.max()} an episode), {left_out}',
+                split=f'{frames.split}: {len(lengths):,} episodes, {len(frames):,} frames ({lengths.min()} to {lengths.max()} an episode), {left_out}',
                 image=f'{frames.keys.image}, {_image_size(frames)}, {size(index.length.sum())} in all, {size(index.length.mean())} a frame',
                 instruction=f'{frames.keys.text}, {len(table)} different' + (', the first step of each episode is no sample' if frames.keys.skip_first else ''))
     listed = [f'  {r.frames:8,} frames, {r.episodes:5,} episodes  {r.instruction}' for r in table.head(most).itertuples()]

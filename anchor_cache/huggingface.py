@@ -94,18 +94,18 @@ def native_name(
             break
     return re.sub(r'\.scale_factor$', '.gamma', name) if name.startswith('vision_backbone.') else name
 
-# %% ../nbs/05_huggingface.ipynb #74f5e18c
+# %% ../nbs/05_huggingface.ipynb #8a4a94fc
 def hf_spec(
     config: dict,  # config.json
     folder: Path,
+    vision: VisionBackbone,  # of `hf_vision`
     vocab_size: int,  # rows of the embedding
     dims: tuple,  # of `read_dims`
 ) -> PrismaticSpec:
     "What a model in Hugging Face format is made of; raises `UserError`."
     where, (vision_dims, llm_dims) = folder/'config.json', dims
     language = one_of(config.get('llm_backbone_id'), tuple(LANGUAGE_BACKBONES), f'{where}: llm_backbone_id')
-    vision, text = hf_vision(config, folder), config.get('text_config') or {}
-    expected = LANGUAGE_BACKBONES[language].config['model_type']
+    text, expected = config.get('text_config') or {}, LANGUAGE_BACKBONES[language].config['model_type']
     for got in (text, llm_dims):
         if not isinstance(got, dict) or got.get('model_type', expected) != expected:
             kind = got.get('model_type') if isinstance(got, dict) else got
@@ -114,7 +114,7 @@ def hf_spec(
     kind = 'fused-gelu-mlp' if len(vision.towers) > 1 else 'gelu-mlp'  # the number of towers decides there, not arch_specifier
     return PrismaticSpec(vision, kind, llm, language, config.get('image_resize_strategy', 'resize-naive'), vision_dims)
 
-# %% ../nbs/05_huggingface.ipynb #4964ef0e
+# %% ../nbs/05_huggingface.ipynb #bd80782e
 def oft_extras(
     folder: Path,
 ) -> list:  # of str, names of the files that are left out
@@ -133,8 +133,9 @@ def hf_source(
     config = read_config(folder, flag)
     extras = oft_extras(folder)
     saved = folder_weights(folder)
-    kinds = [t.kind for t in hf_vision(config, folder).towers]
+    vision = hf_vision(config, folder)
+    kinds = [t.kind for t in vision.towers]
     weights = {native_name(n, kinds): t for n, t in saved.items()}
-    spec = hf_spec(config, folder, vocabulary(weights, str(folder)), read_dims(*([dims_folder] if dims_folder else []), folder))
+    spec = hf_spec(config, folder, vision, vocabulary(weights, str(folder)), read_dims(*([dims_folder] if dims_folder else []), folder))
     if extras: log.warning('%s: an OpenVLA-OFT policy; ignoring its %s, and reading its language model causally, as OpenVLA does', folder, ', '.join(extras))
     return Source(str(name), 'huggingface', spec, weights, [folder])

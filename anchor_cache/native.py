@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['log', 'PARTS', 'find_run', 'native_parts', 'native_llm_dims', 'pretrained_towers', 'native_weights', 'native_source']
 
-# %% ../nbs/05_native.ipynb #5c8aa66c
+# %% ../nbs/05_native.ipynb #524d2a43
 import logging
 from pathlib import Path
 import torch
 from .backbones import LANGUAGE_BACKBONES, VISION_BACKBONES, VisionBackbone, base_model, make_spec
 from .checkpoint import Source, only_dims, open_checkpoint, open_safetensors, read_dims, vocabulary
 from .config import UserError, one_of, read_json
-from .prismatic import vision_tower
 
 log = logging.getLogger('anchor_cache')
 

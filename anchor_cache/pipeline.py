@@ -86,10 +86,10 @@ class BuildPlan:
         frame = self.plan[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame), prompt_template=self.template(i))
 
-# %% ../nbs/09_pipeline.ipynb #07f6ef70
+# %% ../nbs/09_pipeline.ipynb #9269282c
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')
 IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed',
-             'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
+            'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
 
 def make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype):
     "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions; and the planned shards."

@@ -6,14 +6,14 @@
 __all__ = ['log', 'UNMERGED', 'UNUSUAL', 'LowRank', 'adapter_config', 'scale_of', 'adapter_weights', 'merge_plan', 'open_base',
            'policy_source']
 
-# %% ../nbs/05_policy.ipynb #918b8437
+# %% ../nbs/05_policy.ipynb #da107707
 import logging, math, re
 from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
 from .checkpoint import Source, open_checkpoint, open_safetensors
 from .config import UserError, read_json
-from .hub import fetch, is_hub_id
+from .hub import local_folder
 from .huggingface import hf_source, native_name
 from .native import native_source
 
@@ -110,7 +110,7 @@ def merge_plan(
         raise UserError(f'{folder} is an adapter for another base: {why}; name its own base with --teacher_base_path')
     return low, whole
 
-# %% ../nbs/05_policy.ipynb #04b4c969
+# %% ../nbs/05_policy.ipynb #db258f0b
 def open_base(
     folder: Path,  # of the adapter
     config: dict,  # of `adapter_config`
@@ -124,10 +124,9 @@ def open_base(
         if not isinstance(named, str) or not Path(named).exists():
             raise UserError(f'{folder} is an adapter on {named!r}, which is not here; say where its base is with --teacher_base_path')
         base_path = named
-    flag, path = '--teacher_base_path', Path(base_path)
-    if path.is_file(): return native_source(base_path, dims_folder=folder, **native)
-    if not path.exists() and is_hub_id(base_path): path = fetch(base_path, 'model', flag, token)
-    return hf_source(path, base_path, flag, dims_folder=folder)
+    if Path(base_path).is_file(): return native_source(base_path, dims_folder=folder, **native)
+    flag = '--teacher_base_path'
+    return hf_source(local_folder(base_path, 'model', flag, token), base_path, flag, dims_folder=folder)
 
 def policy_source(
     path: str,  # as given: an adapter's folder, or a merged policy's

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MASK_KEY', 'import_tensorflow', 'make_decoder', 'open_split', 'RldsFrames', 'episode_table']
 
-# %% ../nbs/06_rlds.ipynb #907a0102
+# %% ../nbs/06_rlds.ipynb #7b03a5d2
 import contextlib, functools, importlib, importlib.util, os, tempfile
 import numpy as np
 from .config import UserError, read_json
 from .datasets import choose_keys, find_dataset, leaves, parse_split, split_files, split_sizes
-from .frames import FrameIndex, byte_lists, check_record, join_indices, open_mmap, slice_index
+from .frames import byte_lists, check_record, join_indices, open_mmap, slice_index
 from .frames_cache import kept_index
 
 # %% ../nbs/06_rlds.ipynb #fe77ac63
@@ -51,7 +51,7 @@ def make_decoder(
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
     return lambda encoded: decode(tf.constant(encoded)).numpy()
 
-# %% ../nbs/06_rlds.ipynb #75738cb1
+# %% ../nbs/06_rlds.ipynb #b0f4f2e9
 def open_split(
     root: str,  # folder that holds RLDS datasets
     dataset: str,  # name, or name:version
@@ -68,6 +68,7 @@ def open_split(
     options = dict(image_key=f'steps/{keys.image}', text_key=f'steps/{keys.text}', code_points=code_points, skip_first=keys.skip_first)
     return folder, keys, join_indices([slice_index(kept_index(*split_files(folder, p.split), **options), p.start, p.stop) for p in parts])
 
+# %% ../nbs/06_rlds.ipynb #75238f60
 MASK_KEY = 'steps/image_token_mask'
 
 def _mask_length(folder):
@@ -79,6 +80,7 @@ def _mask_length(folder):
     if tensor.get('dtype') == 'bool' and tensor.get('encoding', 'none') == 'none' and len(lengths) == 1 and int(lengths[0]) > 0: return int(lengths[0])
     raise UserError(f'{folder/"features.json"}: {MASK_KEY} is {tensor or "no tensor"}, expected a plain boolean tensor of one fixed length')
 
+# %% ../nbs/06_rlds.ipynb #7074e6d9
 class RldsFrames:
     "The frames of a split of an RLDS dataset, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, dataset, split='train', image_key=None, instruction_key=None):

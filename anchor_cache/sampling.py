@@ -22,7 +22,11 @@ def splitmix64(
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
-# %% ../nbs/07_sampling.ipynb #73ba60e3
+# %% ../nbs/07_sampling.ipynb #ddb43d0f
+def _require(frames, num_samples):
+    "Raise `UserError` when more frames are asked for than there are."
+    if num_samples > frames: raise UserError(f'--num_samples: got {num_samples}, the split holds {frames} frames; ask for {frames} or fewer')
+
 def sample_plan(
     frames: int,  # frames that the split holds
     num_samples: int,  # frames to take
@@ -30,7 +34,7 @@ def sample_plan(
     window: int = 100_000,  # slots of the shuffle, in frames
 ) -> np.ndarray:  # (num_samples,), int64, numbers of frames, each at most once
     "The frames to cache, in order; raises `UserError` when more are asked for than there are."
-    if num_samples > frames: raise UserError(f'--num_samples: got {num_samples}, the split holds {frames} frames; ask for {frames} or fewer')
+    _require(frames, num_samples)
     slots, next_frame, moved = min(window, frames), min(window, frames), {}
     plan = np.empty(num_samples, dtype=np.int64)
     for t, number in enumerate((splitmix64(seed, num_samples) >> np.uint64(32)).tolist()):
@@ -42,7 +46,7 @@ def sample_plan(
             moved[slot] = moved.pop(slots, slots)
     return plan
 
-# %% ../nbs/07_sampling.ipynb #4522de0c
+# %% ../nbs/07_sampling.ipynb #fab609f9
 def even_quotas(
     held: np.ndarray,  # (tasks,), frames of each
     num_samples: int,  # to take of all
@@ -64,7 +68,7 @@ def task_plan(
     window: int = 100_000,
 ) -> np.ndarray:  # (num_samples,), int64, numbers of frames, each at most once
     "The frames to cache, in order, spread evenly over tasks; raises `UserError` when more are asked for than there are."
-    sample_plan(len(tasks), num_samples, seed, window)  # says if there are too few
+    _require(len(tasks), num_samples)
     order = sample_plan(len(tasks), len(tasks), seed, window)
     shuffled, first = tasks[order], {}
     for t in shuffled.tolist(): first.setdefault(t, len(first))

@@ -6,7 +6,7 @@
 __all__ = ['log', 'PrismaticTeacher', 'OpenTeacher', 'look_at_teacher', 'open_source', 'find_tokenizer', 'open_teacher',
            'check_source']
 
-# %% ../nbs/05_teacher.ipynb #42b2cf2e
+# %% ../nbs/05_teacher.ipynb #160070d2
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from .backbones import LANGUAGE_BACKBONES
 from .checkpoint import Source, compare_weights, take, weights_fingerprint
 from .config import TEACHER_FLAGS, UserError
-from .hub import fetch, is_hub_id, resolve_token
+from .hub import fetch, is_hub_id, local_folder, resolve_token
 from .huggingface import hf_source, read_config
 from .images import image_transform
 from .layout import TokenLayout
@@ -90,7 +90,7 @@ class OpenTeacher:
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
         return PrismaticTeacher(self.name, model, self.tokenizer, torch.device(device))
 
-# %% ../nbs/05_teacher.ipynb #d34a9160
+# %% ../nbs/05_teacher.ipynb #0ff1c6d5
 def look_at_teacher(
     teacher_checkpoint=None, teacher_model_path=None, teacher_policy_path=None, **other,  # as `open_source` takes them
 ):
@@ -113,17 +113,13 @@ def open_source(
         raise UserError(f'expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
     if teacher_base_path and not teacher_policy_path: raise UserError('--teacher_base_path goes with an adapter, so with --teacher_policy_path')
     token = resolve_token(hf_token)
-    tokenizer_dir = tokenizer_path and _folder(tokenizer_path, 'tokenizer', '--tokenizer_path', token)
+    tokenizer_dir = tokenizer_path and local_folder(tokenizer_path, 'tokenizer', '--tokenizer_path', token)
     if tokenizer_dir: load_tokenizer(tokenizer_dir)  # what is wrong with it is said first
     native = dict(tokenizer_dir=tokenizer_dir, vision_backbone_path=vision_backbone_path)
     if teacher_checkpoint: source = native_source(teacher_checkpoint, **native)
     elif teacher_policy_path: source = policy_source(teacher_policy_path, teacher_base_path, token, **native)
-    else: source = hf_source(_folder(teacher_model_path, 'model', '--teacher_model_path', token), teacher_model_path)
+    else: source = hf_source(local_folder(teacher_model_path, 'model', '--teacher_model_path', token), teacher_model_path)
     return replace(source, folders=[tokenizer_dir]) if tokenizer_dir else source
-
-def _folder(path, what, flag, token):
-    "A folder here, or one that the hub's files were fetched to."
-    return fetch(str(path), what, flag, token) if is_hub_id(path) else Path(path)
 
 # %% ../nbs/05_teacher.ipynb #285ab713
 def find_tokenizer(

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['flag_for', 'parameters', 'size', 'describe_teacher']
 
-# %% ../nbs/05_teacher_card.ipynb #4e8555e3
+# %% ../nbs/05_teacher_card.ipynb #90c066ca
 from collections import Counter
 from pathlib import Path
-from .backbones import LANGUAGE_BACKBONES
 from .config import UserError
 from .hub import is_hub_id
 from .prismatic import cut, meta_model, resolve_layer

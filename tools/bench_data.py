@@ -7,7 +7,6 @@ The dataset is copied `--copies` times over into a temporary folder, so that a s
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
