@@ -49,7 +49,7 @@ def flag(default, help, type=str, later=False, secret=False):
     "A field of `BuildConfig`: its default, and in the metadata what the command line needs to know; a secret one is never shown."
     return dataclasses.field(default=default, repr=not secret, metadata=dict(help=help, type=type, later=later))
 
-# %% ../nbs/00_config.ipynb #4450ad3c
+# %% ../nbs/00_config.ipynb #e312c30d
 @dataclass(frozen=True)
 class BuildConfig:
     "All choices of one build, checked; raises `UserError` for a value that no teacher or dataset could make right."
@@ -65,17 +65,18 @@ class BuildConfig:
                                            'TIMM_ID.safetensors, or the word hub (default: none)')
     hf_token: str = flag(None, 'for the hub: a token, the name of an environment variable that holds one, or a file that does; never stored '
                                '(default: none)', secret=True)
-    data_root_dir: str = flag('datasets/open-x-embodiment', 'folder that holds RLDS datasets')
-    dataset: str = flag('libero_90', 'name of a dataset in that folder, name:version, or a named mixture')
-    split: str = flag('train', 'split expression as TFDS understands it: train, train[:10%%], train[100:200], train[-5:]+val, all; slices cut at episodes')
+    data_root_dir: str = flag('datasets/open-x-embodiment', 'folder that holds RLDS datasets: a local one, or gs://BUCKET/FOLDER (slower)')
+    dataset: str = flag('libero_90', 'name of a dataset in that folder, name:version, a named mixture, or a mixture written out: name=weight,name:version=weight')
+    split: str = flag('train', 'split expression as TFDS understands it: train, train[:10%%], train[100:200], train[-5:]+val, train[:2shard], all; slices cut at '
+                               'episodes')
     image_key: str = flag(None, "the primary image, below a step, such as observation/image, or the end of it (default: by the dataset's name)")
     instruction_key: str = flag(None, "the instruction, below a step (default: by the dataset's name)")
-    image_aug: bool = flag(False, "OpenVLA's training augmentation, seeded per sample", bool, later=True)
+    image_aug: bool = flag(False, "OpenVLA's training augmentation (crop, brightness, contrast, saturation, hue), seeded by seed, episode and step", bool)
     shuffle_buffer_size: int = flag(100_000, "window, in frames, of the shuffle; 1 keeps the dataset's order; memory does not grow with it", int)
     num_samples: int = flag(10_000, 'frames to cache, without repetition', int)
     per_task: bool = flag(False, 'spread the frames evenly over instructions', bool)
     plan: str = flag(None, 'CSV with columns episode and step, a row for each frame to cache, in order; replaces the shuffle (default: none)')
-    seed: int = flag(7, 'decides which frames and in which order, nothing else', int)
+    seed: int = flag(7, 'decides which frames, in which order, and their augmentation, nothing else', int)
     prompts_file: str = flag(None, 'UTF-8 file of whole prompts, one a line; {instruction} is filled in, \\n is a line break, sample i uses line i mod n '
                                    '(default: the prompt that the teacher was trained with)')
     hidden_layer: int = flag(-2, "entry of the language model's hidden states: 0 the input embeddings, k the output of layer k, -1 the last, "
@@ -111,7 +112,7 @@ def _check_teacher(config):
         got = 'no teacher' if not given else ' and '.join(given)
         raise UserError(f'got {got}, expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
 
-# %% ../nbs/00_config.ipynb #e84b15a8
+# %% ../nbs/00_config.ipynb #dbe50bb1
 def check_choices(
     config: BuildConfig,  # dtype names may still be aliases
 ):
@@ -125,9 +126,9 @@ def check_choices(
     for name, least in MINIMUM.items():
         if getattr(config, name) < least:
             raise UserError(f'--{name}: got {getattr(config, name)}, expected {least} or more')
-    for name in ('data_root_dir', 'output_dir'):
-        if '://' in (path := getattr(config, name)):
-            raise UserError(f'--{name}: got {path!r}, expected a local folder; remote storage comes with a later version')
+    if '://' in config.output_dir: raise UserError(f'--output_dir: got {config.output_dir!r}, expected a local folder; remote storage comes with a later version')
+    if '://' in config.data_root_dir and not config.data_root_dir.startswith('gs://'):
+        raise UserError(f'--data_root_dir: got {config.data_root_dir!r}, expected a local folder or gs://BUCKET/FOLDER; copy the dataset to a disk')
     one_of(config.pooling, POOLINGS, '--pooling')
     object.__setattr__(config, 'dtype', canonical_dtype(config.dtype))
     if config.teacher_dtype is not None:

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['log', 'MAGIC', 'ARRAYS', 'cache_home', 'dump_index', 'parse_index', 'kept_index']
 
-# %% ../nbs/06_frames_cache.ipynb #00573dd4
+# %% ../nbs/06_frames_cache.ipynb #f5aa04f1
 import hashlib, io, json, logging, os, sys
 from pathlib import Path
 import numpy as np
 from .files import atomic_write
-from .frames import COLUMNS, FrameIndex, index_frames
+from .frames import COLUMNS, FrameIndex, index_frames, open_mmap
 
 log = logging.getLogger('anchor_cache')
 
@@ -47,15 +47,16 @@ def parse_index(
         arrays = {n: saved[f'frame_{n}'] for n in ARRAYS}
         return FrameIndex(paths, instructions=about['instructions'], sha256=about['sha256'], **arrays)
 
-# %% ../nbs/06_frames_cache.ipynb #a4134c6c
+# %% ../nbs/06_frames_cache.ipynb #076890b4
 def _stamp(paths, counts, options):
     "What an index depends on."
-    stats = [p.stat() for p in paths]
-    return dict(files=[[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(paths, stats)], counts=counts, options=options)
+    def size_and_time(stat): return [stat.st_size, stat.st_mtime_ns] if hasattr(stat, 'st_size') else [stat.length, stat.mtime]  # of a file, of a bucket's object
+    return dict(files=[[p.name, *size_and_time(p.stat())] for p in paths], counts=counts, options=options)
 
 def kept_index(
     paths: list,  # of Path, the files of a split in order
     counts: list,  # of int, the records that each should hold
+    open_file=open_mmap,  # function of a path
     **options,  # the other arguments of `index_frames`
 ) -> FrameIndex:
     "The index of a split, from the cache where it is there and fresh; raises `UserError` as `index_frames` does."
@@ -65,7 +66,7 @@ def kept_index(
     try: index = parse_index(file.read_bytes(), stamp, paths)
     except OSError: index = None
     if index is not None: return index
-    index = index_frames(paths, counts, **options)
+    index = index_frames(paths, counts, open_file=open_file, **options)
     if _stamp(paths, counts, options) == stamp:  # nobody wrote to them meanwhile
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

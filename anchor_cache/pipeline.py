@@ -7,7 +7,7 @@ __all__ = ['log', 'EXACT', 'PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_te
            'make_manifest', 'plan_build', 'Batch', 'BatchMaker', 'ahead', 'Progress', 'collect_shard', 'Summary',
            'run_build']
 
-# %% ../nbs/09_pipeline.ipynb #b6e25917
+# %% ../nbs/09_pipeline.ipynb #f78b7b0c
 import contextlib, importlib.metadata, logging, os, platform, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,10 +18,11 @@ from tqdm import tqdm
 from .config import TEACHER_CHOICES, BuildConfig, UserError
 from .layout import image_token_mask
 from .mixtures import frame_plan, open_frames
+from .pixels import augmentation_identity, make_augmenter
 from .pooling import cast_features, pool_mask
 from .prompts import fill, read_templates
 from .plans import plan_sha256, read_plan
-from .sampling import cut_ranges, task_plan
+from .sampling import cut_ranges, frame_seed, task_plan
 from .schema import SCHEMA_VERSION
 from .shards import ShardBuilder, check_output, open_output, shard_path, shards_to_make, write_shard
 from .teacher import OpenTeacher, look_at_teacher, open_teacher
@@ -86,7 +87,7 @@ class BuildPlan:
         frame = self.plan[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame), prompt_template=self.template(i))
 
-# %% ../nbs/09_pipeline.ipynb #9269282c
+# %% ../nbs/09_pipeline.ipynb #2aba9e17
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')
 IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed',
             'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')
@@ -96,8 +97,9 @@ def make_manifest(config, frames, plan, teacher, templates, device, teacher_dtyp
     choices = {name: getattr(config, name) for name in IDENTITY} | dict(device=device.type, teacher_dtype=teacher_dtype)
     versions = {p: importlib.metadata.version(p) for p in PACKAGES} | dict(python=platform.python_version(), machine=platform.machine())
     shards = [len(r) for r in cut_ranges(0, config.num_samples, config.shard_size)]
+    augmentation = dict(augmentation=augmentation_identity()) if config.image_aug else {}
     return dict(format='anchor_cache', schema_version=SCHEMA_VERSION, choices=choices, prompt_templates=templates, teacher=teacher.identity(),
-                dataset=frames.identity(), plan_sha256=plan_sha256(plan), versions=versions, shards=shards)
+                dataset=frames.identity(), plan_sha256=plan_sha256(plan), versions=versions, shards=shards, **augmentation)
 
 # %% ../nbs/09_pipeline.ipynb #aae53f52
 class _Notes(logging.Handler):
@@ -163,7 +165,7 @@ class Batch:
     image_masks: list  # of (seq + patches,), bool
     pool_masks: list  # of (seq + patches,), bool
 
-# %% ../nbs/09_pipeline.ipynb #b8d8428c
+# %% ../nbs/09_pipeline.ipynb #46cc39fa
 class BatchMaker:
     "Turns numbers of samples into batches: decode, resize, normalise, tokenise, masks."
     def __init__(self, plan: BuildPlan, teacher):
@@ -178,10 +180,17 @@ class BatchMaker:
             self.known[prompt] = ids, image, pool_mask(self.plan.config.pooling, image, attention, self.teacher.layout)
         return self.known[prompt]
 
+    def images(self, numbers):
+        "Frames as the teacher sees them, augmented where that is asked for: each by its own seed, whatever the batch."
+        images, config = self.plan.frames.images(numbers, self.teacher.image_size), self.plan.config
+        if not config.image_aug: return images
+        places = [self.plan.frames.where(n) for n in numbers]
+        return np.stack([make_augmenter()(image, frame_seed(config.seed, p['episode'], p['step'])) for image, p in zip(images, places)])
+
     def __call__(self, samples):
         "The batch of a range of samples."
         numbers = [int(self.plan.plan[i]) for i in samples]
-        images = torch.from_numpy(self.plan.frames.images(numbers, self.teacher.image_size))
+        images = torch.from_numpy(self.images(numbers))  # (batch, size, size, 3), uint8
         prompts = [fill(self.plan.template(i), self.plan.frames.instruction(n)) for i, n in zip(samples, numbers)]
         texts = [self.masked(self.text(p), n) for p, n in zip(prompts, numbers)]
         return Batch(samples, self.teacher.pixel_values(images), *map(list, zip(*texts)))

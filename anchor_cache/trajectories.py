@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['trajectories']
 
-# %% ../nbs/07_trajectories.ipynb #860adb54
-import importlib.util
+# %% ../nbs/07_trajectories.ipynb #55cfebb7
 from .config import UserError
-from .rlds import import_tensorflow
+from .pixels import find_dlimp, import_tensorflow
 
-# %% ../nbs/07_trajectories.ipynb #60746577
+# %% ../nbs/07_trajectories.ipynb #6369aac9
 def _as_trajectory(number, episode):
     "One element: the steps' features, and what dlimp adds to them."
     tf = import_tensorflow()
@@ -28,9 +27,10 @@ def trajectories(
     import tensorflow_datasets as tfds
     try: builder.info.splits[split]
     except (KeyError, ValueError) as e: raise UserError(f'split: got {split!r}, {builder.name} has {", ".join(sorted(builder.info.splits))}') from e
-    if importlib.util.find_spec('dlimp'):
-        from dlimp import DLataset
-        return DLataset.from_rlds(builder, split=split, shuffle=False, num_parallel_reads=1)
+    if dl := find_dlimp():
+        in_order = tf.data.Options()
+        in_order.deterministic = True  # (dlimp sets it to False)
+        return dl.DLataset.from_rlds(builder, split=split, shuffle=False, num_parallel_reads=1).with_options(in_order)
     config = tfds.ReadConfig(interleave_cycle_length=1, skip_prefetch=True)
     episodes = builder.as_dataset(split=split, shuffle_files=False, decoders=dict(steps=tfds.decode.SkipDecoding()), read_config=config)
-    return episodes.enumerate().map(lambda i, e: _as_trajectory(tf.cast(i, tf.int32), e))
+    return episodes.enumerate().map(lambda i, e: _as_trajectory(i, e))

@@ -19,7 +19,8 @@ import numpy as np
 
 from anchor_cache.datasets import find_dataset, split_files
 from anchor_cache.frames import index_frames
-from anchor_cache.rlds import RldsFrames, import_tensorflow, make_decoder
+from anchor_cache.pixels import import_tensorflow, make_decoder
+from anchor_cache.rlds import RldsFrames
 from anchor_cache.sampling import sample_plan
 
 CORES = len(os.sched_getaffinity(0))
@@ -51,7 +52,8 @@ def timed(work):
 MEMORY = '''
 import re, sys
 from concurrent.futures import ThreadPoolExecutor
-from anchor_cache.rlds import RldsFrames, make_decoder
+from anchor_cache.pixels import make_decoder
+from anchor_cache.rlds import RldsFrames
 from anchor_cache.sampling import sample_plan
 root, name, samples, window = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 frames = RldsFrames(root, name)
