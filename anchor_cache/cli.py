@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'build_command', 'demo_command', 'teacher_command', 'data_command', 'usage', 'main']
 
-# %% ../nbs/15_cli.ipynb #477afe66
-import sys
+# %% ../nbs/15_cli.ipynb #b1b811c1
+import re, sys
 from . import __version__, build
 from .config import Parser, UserError, one_of, to_int
 
-# %% ../nbs/15_cli.ipynb #fea0bd09
+# %% ../nbs/15_cli.ipynb #9c888191
 def build_command(argv):
     "`anchor-cache build`: the same as `build_anchor_hidden_cache`."
     return build.main(argv, 'anchor-cache build')
@@ -41,22 +41,25 @@ def teacher_command(argv):
         print(describe_teacher(**options))
     return build.guarded(work, prog)
 
+# %% ../nbs/15_cli.ipynb #e77bc390
 def data_command(argv):
     "`anchor-cache data ROOT NAME`: what a dataset holds, before anything runs."
     prog = 'anchor-cache data'
     parser = Parser(prog=prog, description='Say what a dataset holds, and save a contact sheet of it as PNG.')
     parser.add_argument('root', metavar='ROOT', help='folder that holds RLDS datasets')
-    parser.add_argument('name', metavar='NAME', help='of a dataset in it, or NAME:VERSION')
+    parser.add_argument('name', metavar='NAME', help='of a dataset in it, NAME:VERSION, or a mixture as for build')
     parser.add_argument('--split', metavar='TEXT', default='train', help='split expression (default: train)')
     for name in ('image_key', 'instruction_key'): parser.add_argument('--' + name, metavar='TEXT', help='as for build')
     parser.add_argument('--sheet', metavar='FILE', help='the contact sheet (default: NAME.png in the working folder)')
     def work():
         options = vars(parser.parse_args(argv))
         sheet, root, name = (options.pop(k) for k in ('sheet', 'root', 'name'))
-        from anchor_cache.data_card import RldsFrames, describe_dataset, save_sheet
-        frames = RldsFrames(root, name, **options)
+        from anchor_cache.data_card import describe_dataset, save_sheet
+        from anchor_cache.mixtures import open_frames
+        frames = open_frames(root, name, **options)
         print(describe_dataset(frames))
-        print(f'\ncontact sheet: {save_sheet(frames, sheet or frames.name + ".png")}')
+        path = sheet or re.sub(r'[^\w.-]+', '_', frames.name) + '.png'
+        print(f'\ncontact sheet: {save_sheet(frames, path)}')
     return build.guarded(work, prog)
 
 # %% ../nbs/15_cli.ipynb #0666e23f
