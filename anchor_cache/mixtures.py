@@ -13,7 +13,7 @@ from .readers import as_folder
 from .rlds import RldsFrames
 from .sampling import sample_plan, splitmix64
 
-# %% ../nbs/09_mixtures.ipynb #b4a980c1
+# %% ../nbs/09_mixtures.ipynb #8d2a7fa9
 def _rlds(names): return {f'{name}_converted_externally_to_rlds': float(weight) for name, weight in (pair.split('=') for pair in names.split())}
 
 _RTX = {'fractal20220817_data': 0.54087122203, 'kuka': 0.8341046294, 'bridge_orig': 1., 'taco_play': 2., 'jaco_play': 2., 'berkeley_cable_routing': 3.,
@@ -29,11 +29,12 @@ MIXTURES = {  # name → dataset → weight
     'rtx': _RTX,
     'oxe_magic_soup': _SOUP,
     'oxe_magic_soup_plus': {**_SOUP, 'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2, 'droid': 0.06},
-    'oxe_magic_soup_plus_minus': {**{n: w for n, w in _SOUP.items() if n != 'language_table'}, 'fractal20220817_data': 1., 'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2},
+    'oxe_magic_soup_plus_minus': {**{n: w for n, w in _SOUP.items() if n != 'language_table'}, 'fractal20220817_data': 1.,
+                                  'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2},
     'libero_4_task_suites_no_noops': {f'libero_{suite}_no_noops': 1. for suite in ('spatial', 'object', 'goal', '10')},
 }
 
-# %% ../nbs/09_mixtures.ipynb #740c3357
+# %% ../nbs/09_mixtures.ipynb #5443171a
 def find_mixture(
     dataset: str,  # as `--dataset` has it
 ) -> dict:  # dataset, or dataset:version → weight; None where it names one dataset
@@ -44,7 +45,8 @@ def find_mixture(
         name, _, weight = (p.strip() for p in part.partition('='))
         try: number = float(weight)
         except ValueError: number = 0
-        if not name or not 0 < number < float('inf'): raise UserError(f'--dataset: got {part!r}, expected NAME=WEIGHT with a weight above 0, as in bridge_orig=1,kuka=0.8')
+        if not name or not 0 < number < float('inf'):
+            raise UserError(f'--dataset: got {part!r}, expected NAME=WEIGHT with a weight above 0, as in bridge_orig=1,kuka=0.8')
         if name in mixture: raise UserError(f'--dataset: {name} stands twice in {dataset!r}')
         mixture[name] = number
     return mixture

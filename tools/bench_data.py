@@ -19,7 +19,7 @@ import numpy as np
 
 from anchor_cache.datasets import find_dataset, split_files
 from anchor_cache.frames import index_frames
-from anchor_cache.pixels import import_tensorflow, make_decoder
+from anchor_cache.pixels import import_tensorflow, make_decoder, make_resizer
 from anchor_cache.rlds import RldsFrames
 from anchor_cache.sampling import sample_plan
 
@@ -91,6 +91,13 @@ def tensorflow_alone(encoded):
     for _ in tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=CORES): pass
 
 
+def tensorflow_resize(image):
+    "The resize that OpenVLA's loader does, by TensorFlow's operations."
+    tf = import_tensorflow()
+    resized = tf.image.resize(image, (224, 224), method='lanczos3', antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('root')
@@ -120,11 +127,14 @@ def main():
         encoded = [frames.encoded(i) for i in plan]
         rounds = [(timed(ours)[0], timed(lambda: tensorflow_alone(encoded))[0]) for _ in range(3)]
         mine, alone = (min(r[k] for r in rounds) for k in (0, 1))
+        pictures = [import_tensorflow().io.decode_image(e, channels=3, expand_animations=False).numpy() for e in encoded[:200]]
+        quick, slow = (min(timed(lambda: [resize(p) for p in pictures])[0] for _ in range(3)) / len(pictures) * 1000 for resize in (make_resizer(224), tensorflow_resize))
         everything, steps = timed(lambda: tfds_everything(folder))
         print(f'{CORES} cores, {gigabytes:.2f} GB, {len(frames):,} frames; TensorFlow\'s import ({import_seconds:.1f} s) is in none of these')
         print(f'index            {walk / gigabytes:6.2f} s/GB, {gigabytes * 1000 / walk:.0f} MB/s; opened from the kept one in {opened:.3f} s')
         print(f'first frame      {first:6.2f} s from a kept index')
         print(f'{len(plan):,} frames     {mine:6.2f} s, {len(plan) / mine:.0f} frames/s: {alone / mine:.0%} of TensorFlow\'s decode and resize alone')
+        print(f'resize alone     {quick:6.2f} ms a frame in one thread, TensorFlow\'s own {slow:.2f} ms: {slow / quick:.1f} times as long')
         print(f'all by TFDS      {everything:6.2f} s to read and decode all {steps:,}, without resizing: {everything / mine:.1f} times as long as the chosen ones')
         small = peak(options.root, name, 100, 100_000)
         print(f'peak memory      {small} MB for 100 frames of the small set; of the large one {peak(root, name, 100, 1)} MB with a window of 1, {peak(root, name, 100, 100_000)} MB with 100,000')
