@@ -432,7 +432,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'anchor_cache.shards.ShardBuilder.add': ('shards.html#shardbuilder.add', 'anchor_cache/shards.py'),
                                      'anchor_cache.shards.ShardBuilder.shard': ('shards.html#shardbuilder.shard', 'anchor_cache/shards.py'),
                                      'anchor_cache.shards._cache_files': ('shards.html#_cache_files', 'anchor_cache/shards.py'),
-                                     'anchor_cache.shards._flat': ('shards.html#_flat', 'anchor_cache/shards.py'),
+                                     'anchor_cache.shards._differing': ('shards.html#_differing', 'anchor_cache/shards.py'),
                                      'anchor_cache.shards._is_same': ('shards.html#_is_same', 'anchor_cache/shards.py'),
                                      'anchor_cache.shards._save': ('shards.html#_save', 'anchor_cache/shards.py'),
                                      'anchor_cache.shards.check_output': ('shards.html#check_output', 'anchor_cache/shards.py'),

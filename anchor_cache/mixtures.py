@@ -70,15 +70,15 @@ def weighted_quotas(
         quotas, left = [q + w for q, w in zip(quotas, whole)], left - sum(whole)
     return quotas
 
-# %% ../nbs/09_mixtures.ipynb #8f8b25bd
+# %% ../nbs/09_mixtures.ipynb #c1a571d9
 class MixtureFrames:
     "The frames of several datasets as one source, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, name, split='train', image_key=None, instruction_key=None):
         mixture, folder = find_mixture(name), as_folder(root)
-        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         if missing := [d for d in mixture if d.partition(':')[0] not in there]:
-            raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: {", ".join(missing)}; '
-                            'write out those that you have, as in bridge_orig=1,kuka=0.8')
+            raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: {", ".join(missing)}; there: '
+                            f'{", ".join(there) or "none"}; write out a mixture of those, as in bridge_orig=1,kuka=0.8')
         self.name, self.split, self.weights = name, split, list(mixture.values())
         self.sources = [RldsFrames(root, dataset, split, image_key, instruction_key) for dataset in mixture]
         self.starts = [0, *itertools.accumulate(map(len, self.sources))]

@@ -120,23 +120,24 @@ def read_shard(
     except Exception as e: raise UserError(f'{path} cannot be opened, it may be truncated: {str(e).splitlines()[0]}') from e
     return require_schema(shard, str(path))
 
-# %% ../nbs/08_shards.ipynb #2c938d92
+# %% ../nbs/08_shards.ipynb #bf74a43b
 MANIFEST = 'manifest.json'
 
-def _flat(value, path=''):
-    "Leaves of nested dicts by dotted path."
-    if not isinstance(value, dict): return {path: value}
-    return {p: leaf for k, v in value.items() for p, leaf in _flat(v, f'{path}.{k}' if path else k).items()}
+_ABSENT = object()
+
+def _differing(a, b, path=''):
+    "The fields in which two nested dicts differ, by dotted path, with both values; a dict that only one has is one field."
+    if isinstance(a, dict) and isinstance(b, dict):
+        for k in sorted({*a, *b}): yield from _differing(a.get(k, _ABSENT), b.get(k, _ABSENT), f'{path}.{k}' if path else k)
+    elif a != b: yield path, a, b
 
 def manifest_differences(
     mine: dict,  # the manifest of the build that is about to start
     theirs: dict,  # the one on disk
 ) -> list:  # of str, one for each field that differs
     "Every field in which two manifests differ, with both values."
-    a, b = _flat(json.loads(json.dumps(mine))), _flat(theirs)
-    absent = object()
-    def show(v): return 'nothing' if v is absent else text if len(text := json.dumps(v)) <= 60 else text[:57] + '…'
-    return [f'{k}: there {show(b.get(k, absent))}, here {show(a.get(k, absent))}' for k in sorted({*a, *b}) if a.get(k, absent) != b.get(k, absent)]
+    def show(v): return 'nothing' if v is _ABSENT else text if len(text := json.dumps(v)) <= 60 else text[:57] + '…'
+    return [f'{path}: there {show(b)}, here {show(a)}' for path, a, b in _differing(json.loads(json.dumps(mine)), theirs)]
 
 # %% ../nbs/08_shards.ipynb #82ecaa18
 def shard_done(
