@@ -88,6 +88,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'anchor_cache.datasets.SplitPart': ('datasets.html#splitpart', 'anchor_cache/datasets.py'),
                                        'anchor_cache.datasets._dimensions': ('datasets.html#_dimensions', 'anchor_cache/datasets.py'),
                                        'anchor_cache.datasets._edge': ('datasets.html#_edge', 'anchor_cache/datasets.py'),
+                                       'anchor_cache.datasets._number': ('datasets.html#_number', 'anchor_cache/datasets.py'),
                                        'anchor_cache.datasets._part': ('datasets.html#_part', 'anchor_cache/datasets.py'),
                                        'anchor_cache.datasets._path': ('datasets.html#_path', 'anchor_cache/datasets.py'),
                                        'anchor_cache.datasets._pick': ('datasets.html#_pick', 'anchor_cache/datasets.py'),

@@ -56,7 +56,7 @@ def known_keys(
     if base is not None: return DATASETS.get(base + '*')
     return DATASETS['tdroid_*'] if name.startswith('tdroid_') else None
 
-# %% ../nbs/06_datasets.ipynb #3c3e3c51
+# %% ../nbs/06_datasets.ipynb #167884a6
 def _path(root): return Path(root) if isinstance(root, str) else root
 
 def _versions(folder):
@@ -71,7 +71,7 @@ def list_datasets(
     return sorted(p.name for p in _path(root).iterdir() if p.is_dir() and _versions(p))
 
 def find_dataset(
-    root: Path,  # folder that holds RLDS datasets: str, Path, or an `epath.Path` of a bucket
+    root: Path,  # folder that holds RLDS datasets: str, Path, or TFDS's own of a bucket
     dataset: str,  # name, or name:version
 ) -> Path:  # its version folder
     "The folder of a dataset's version; raises `UserError` that lists what there is."
@@ -142,7 +142,7 @@ def choose_keys(
     image = one(image_key, known and known.image, primary, images, '--image_key', 'image')
     return DatasetKeys(image, one(instruction_key, known and known.text, texts, texts, '--instruction_key', 'instruction'), bool(known and known.skip_first))
 
-# %% ../nbs/06_datasets.ipynb #da2e2c06
+# %% ../nbs/06_datasets.ipynb #694ebe79
 SLICE = re.compile(r'\s*(?P<split>[\w-]+)\s*(?:\[(?P<start>-?[\d_.]+)?(?P<start_unit>%|shard)?(?P<colon>:)?(?P<stop>-?[\d_.]+)?(?P<stop_unit>%|shard)?\])?\s*')
 
 @dataclass(frozen=True)
@@ -152,12 +152,15 @@ class SplitPart:
     start: int
     stop: int
 
-def _edge(number, unit, lengths, last, piece):
+def _number(text, unit, piece):
+    "What a slice says: a fraction of percents, or a whole number."
+    try: return float(text) if unit == '%' else int(text)
+    except ValueError: raise UserError(f'--split: got {piece!r}, {text!r} is no {"" if unit == "%" else "whole "}number') from None
+
+def _edge(at, unit, lengths, last, piece):
     "Where a slice begins or ends, in episodes; nothing stands for the first, or the last."
     held = sum(lengths)
-    if number is None: return held if last else 0
-    try: at = float(number) if unit == '%' else int(number)
-    except ValueError: raise UserError(f'--split: got {piece!r}, {number!r} is no number') from None
+    if at is None: return held if last else 0
     if unit == '%': at = round(at * held / 100)
     if unit == 'shard': return sum(lengths[:at + len(lengths) if last and at <= 0 else at])
     if abs(at) > held: raise UserError(f'--split: got {piece!r}, the split holds {held} episodes')
@@ -172,9 +175,9 @@ def _part(piece, held, name):
     if not m or selected and not one_shard and not (m['colon'] and (m['start'] or m['stop'])):
         raise UserError(f'--split: got {piece!r}, expected a split, or a slice such as train[:10%] or train[100:200]')
     if m['split'] not in held: raise UserError(f'--split: got {m["split"]!r}, {name} has {", ".join(sorted(held))}')
-    lengths = held[m['split']]
-    stop = str(int(m['start']) + 1) if one_shard else m['stop']
-    return SplitPart(m['split'], _edge(m['start'], unit, lengths, False, piece), _edge(stop, unit, lengths, True, piece))
+    start, stop = (_number(m[end], unit, piece) if m[end] else None for end in ('start', 'stop'))
+    if one_shard: stop = start + 1
+    return SplitPart(m['split'], *(_edge(at, unit, held[m['split']], last, piece) for at, last in ((start, False), (stop, True))))
 
 def parse_split(
     text: str,  # a split expression
