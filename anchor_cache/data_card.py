@@ -28,7 +28,7 @@ def instruction_table(
     rows.insert(0, 'instruction', [index.instructions[t] for t in rows.index])
     return rows.sort_values(['frames', 'instruction'], ascending=[False, True]).reset_index(drop=True)
 
-# %% ../nbs/08_data_card.ipynb #ecf4d430
+# %% ../nbs/08_data_card.ipynb #5f2b83f2
 def count(number, thing): return f'{number:,} {thing}{"s" * (number != 1)}'
 
 def _image_size(frames):
@@ -66,7 +66,7 @@ def describe_dataset(
     "What a dataset is and what a split of it holds; of a mixture, what each dataset gives."
     table = instruction_table(frames)
     rows = (_mixture if hasattr(frames, 'sources') else _one_dataset)(frames, table)
-    listed = [f'  {r.frames:8,} frames, {r.episodes:5,} episodes  {r.instruction}' for r in table.head(most).itertuples()]
+    listed = [f'  {count(r.frames, "frame"):>14}, {count(r.episodes, "episode"):>14}  {r.instruction}' for r in table.head(most).itertuples()]
     more = [f'  … and {len(table) - most:,} more'] if len(table) > most else []
     return '\n'.join([*(f'{key:12} {value}' for key, value in rows.items()), '', *listed, *more])
 
