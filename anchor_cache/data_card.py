@@ -28,7 +28,7 @@ def instruction_table(
     rows.insert(0, 'instruction', [index.instructions[t] for t in rows.index])
     return rows.sort_values(['frames', 'instruction'], ascending=[False, True]).reset_index(drop=True)
 
-# %% ../nbs/08_data_card.ipynb #5f2b83f2
+# %% ../nbs/08_data_card.ipynb #46bd9f6d
 def count(number, thing): return f'{number:,} {thing}{"s" * (number != 1)}'
 
 def _image_size(frames):
@@ -59,6 +59,7 @@ def _mixture(frames, table):
     return dict(mixture=frames.name, split=f'{frames.split}: {count(len(frames), "frame")} of {count(len(given), "dataset")}', instruction=f'{len(table)} different',
                 datasets='\n'.join(['', *given]))
 
+# %% ../nbs/08_data_card.ipynb #ef888ba1
 def describe_dataset(
     frames,  # `RldsFrames`, or a mixture of them
     most: int = 20,  # instructions to list

@@ -142,7 +142,7 @@ def choose_keys(
     image = one(image_key, known and known.image, primary, images, '--image_key', 'image')
     return DatasetKeys(image, one(instruction_key, known and known.text, texts, texts, '--instruction_key', 'instruction'), bool(known and known.skip_first))
 
-# %% ../nbs/06_datasets.ipynb #694ebe79
+# %% ../nbs/06_datasets.ipynb #180496ea
 SLICE = re.compile(r'\s*(?P<split>[\w-]+)\s*(?:\[(?P<start>-?[\d_.]+)?(?P<start_unit>%|shard)?(?P<colon>:)?(?P<stop>-?[\d_.]+)?(?P<stop_unit>%|shard)?\])?\s*')
 
 @dataclass(frozen=True)
@@ -179,6 +179,7 @@ def _part(piece, held, name):
     if one_shard: stop = start + 1
     return SplitPart(m['split'], *(_edge(at, unit, held[m['split']], last, piece) for at, last in ((start, False), (stop, True))))
 
+# %% ../nbs/06_datasets.ipynb #fd42e825
 def parse_split(
     text: str,  # a split expression
     held: dict,  # name of a whole split → episodes in each of its files

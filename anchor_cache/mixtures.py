@@ -70,15 +70,21 @@ def weighted_quotas(
         quotas, left = [q + w for q, w in zip(quotas, whole)], left - sum(whole)
     return quotas
 
-# %% ../nbs/09_mixtures.ipynb #c1a571d9
+# %% ../nbs/09_mixtures.ipynb #9c01884b
+def _require_all(mixture, name, root):
+    "Raise `UserError` that names every dataset of a mixture that is not there."
+    folder = as_folder(root)
+    there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if missing := [d for d in mixture if d.partition(':')[0] not in there]:
+        raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: {", ".join(missing)}; there: '
+                        f'{", ".join(there) or "none"}; write out a mixture of those, as in bridge_orig=1,kuka=0.8')
+
+# %% ../nbs/09_mixtures.ipynb #14c08ca6
 class MixtureFrames:
     "The frames of several datasets as one source, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, name, split='train', image_key=None, instruction_key=None):
-        mixture, folder = find_mixture(name), as_folder(root)
-        there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        if missing := [d for d in mixture if d.partition(':')[0] not in there]:
-            raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: {", ".join(missing)}; there: '
-                            f'{", ".join(there) or "none"}; write out a mixture of those, as in bridge_orig=1,kuka=0.8')
+        mixture = find_mixture(name)
+        _require_all(mixture, name, root)
         self.name, self.split, self.weights = name, split, list(mixture.values())
         self.sources = [RldsFrames(root, dataset, split, image_key, instruction_key) for dataset in mixture]
         self.starts = [0, *itertools.accumulate(map(len, self.sources))]
@@ -116,6 +122,7 @@ class MixtureFrames:
         "What the manifest says of the mixture."
         return dict(name=self.name, weights=self.weights, frames=len(self), datasets=[s.identity() for s in self.sources])
 
+# %% ../nbs/09_mixtures.ipynb #8fcfd045
 def open_frames(
     root: str,  # folder that holds RLDS datasets
     dataset: str,  # name, name:version, a named mixture, or one written out
@@ -127,7 +134,6 @@ def open_frames(
     source = MixtureFrames if find_mixture(dataset) else RldsFrames
     return source(root, dataset, split, image_key, instruction_key)
 
-# %% ../nbs/09_mixtures.ipynb #dc943107
 def frame_plan(
     frames,  # a frame source
     num_samples: int,  # frames to take

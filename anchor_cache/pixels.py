@@ -6,10 +6,10 @@
 __all__ = ['log', 'SHAPES', 'AUGMENTATION', 'import_tensorflow', 'find_dlimp', 'weights', 'quick_resize', 'make_resizer',
            'make_decoder', 'make_augmenter', 'augmentation_identity']
 
-# %% ../nbs/06_pixels.ipynb #dee7874b
+# %% ../nbs/06_pixels.ipynb #ad3e8cd4
 import contextlib, functools, hashlib, importlib, importlib.metadata, importlib.util, logging, os, tempfile
 import numpy as np
-from .lanczos import ExactResize
+from .lanczos import ExactResize, exact_values
 
 log = logging.getLogger('anchor_cache')
 
@@ -49,7 +49,7 @@ def find_dlimp():  # the module, or None
         log.warning('dlimp is installed and cannot be imported (%s: %s); its operations are done without it', type(e).__name__, str(e).split('\n')[0])
         return None
 
-# %% ../nbs/06_pixels.ipynb #bc4f27aa
+# %% ../nbs/06_pixels.ipynb #66207c92
 def weights(
     inputs: int,  # rows, or columns
     outputs: int,
@@ -69,9 +69,10 @@ def quick_resize(
     resize, noise = ExactResize(weights(height, size), weights(width, size)), np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     theirs = import_tensorflow().image.resize(noise, (size, size), method='lanczos3', antialias=True).numpy().reshape(-1)
     places = np.arange(0, len(theirs), 37)
-    if np.array_equal(resize.exactly(noise, places), theirs[places]): return resize
+    if np.array_equal(exact_values(noise, resize.rows, resize.columns, places), theirs[places]): return resize
     log.info("TensorFlow's resize sums in another order here; it does the whole resize, which is slower")
 
+# %% ../nbs/06_pixels.ipynb #4775fe05
 @functools.cache
 def make_resizer(
     size: int,  # pixels, height and width of the result
