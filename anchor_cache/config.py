@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'TEACHER_CHOICES', 'MINIMUM', 'UserError', 'one_of',
-           'canonical_dtype', 'flag', 'BuildConfig', 'check_choices', 'to_bool', 'to_int', 'Parser', 'add_build_flags',
-           'parse_build', 'read_json', 'demo_data']
+           'canonical_dtype', 'flag', 'BuildConfig', 'check_root', 'check_choices', 'to_bool', 'to_int', 'Parser',
+           'add_build_flags', 'parse_build', 'read_json', 'demo_data']
 
 # %% ../nbs/00_config.ipynb #2540ec14
 import argparse, dataclasses, difflib, json
@@ -112,7 +112,14 @@ def _check_teacher(config):
         got = 'no teacher' if not given else ' and '.join(given)
         raise UserError(f'got {got}, expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
 
-# %% ../nbs/00_config.ipynb #dbe50bb1
+# %% ../nbs/00_config.ipynb #5e45ec85
+def check_root(
+    root: str,  # folder that holds RLDS datasets
+):
+    "Raise `UserError` for a folder on anything but a disk or Google's storage."
+    if '://' in root and not root.startswith('gs://'):
+        raise UserError(f'--data_root_dir: got {root!r}, expected a local folder or gs://BUCKET/FOLDER; copy the dataset to a disk')
+
 def check_choices(
     config: BuildConfig,  # dtype names may still be aliases
 ):
@@ -127,8 +134,7 @@ def check_choices(
         if getattr(config, name) < least:
             raise UserError(f'--{name}: got {getattr(config, name)}, expected {least} or more')
     if '://' in config.output_dir: raise UserError(f'--output_dir: got {config.output_dir!r}, expected a local folder; remote storage comes with a later version')
-    if '://' in config.data_root_dir and not config.data_root_dir.startswith('gs://'):
-        raise UserError(f'--data_root_dir: got {config.data_root_dir!r}, expected a local folder or gs://BUCKET/FOLDER; copy the dataset to a disk')
+    check_root(config.data_root_dir)
     one_of(config.pooling, POOLINGS, '--pooling')
     object.__setattr__(config, 'dtype', canonical_dtype(config.dtype))
     if config.teacher_dtype is not None:

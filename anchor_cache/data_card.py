@@ -14,18 +14,17 @@ from .pixels import import_tensorflow
 from .sampling import sample_plan
 from .teacher_card import size
 
-# %% ../nbs/08_data_card.ipynb #e3e8c54d
+# %% ../nbs/08_data_card.ipynb #0d0c3756
 def instruction_table(
     frames,  # `RldsFrames`, or a mixture of them
 ):  # a pandas DataFrame, one row for each instruction, most frames first
     "Instructions of a split with their episodes and frames."
     import pandas as pd
-    if hasattr(frames, 'sources'):
-        rows = pd.concat(map(instruction_table, frames.sources)).groupby('instruction', as_index=False).sum()
-        return rows.sort_values(['frames', 'instruction'], ascending=[False, True]).reset_index(drop=True)
-    index = frames.index
-    rows = pd.DataFrame(dict(text=index.text, episode=index.episode)).groupby('text').agg(episodes=('episode', 'nunique'), frames=('episode', 'size'))
-    rows.insert(0, 'instruction', [index.instructions[t] for t in rows.index])
+    if hasattr(frames, 'sources'): rows = pd.concat(map(instruction_table, frames.sources)).groupby('instruction', as_index=False).sum()
+    else:
+        index = frames.index
+        rows = pd.DataFrame(dict(text=index.text, episode=index.episode)).groupby('text').agg(episodes=('episode', 'nunique'), frames=('episode', 'size'))
+        rows.insert(0, 'instruction', [index.instructions[t] for t in rows.index])
     return rows.sort_values(['frames', 'instruction'], ascending=[False, True]).reset_index(drop=True)
 
 # %% ../nbs/08_data_card.ipynb #46bd9f6d

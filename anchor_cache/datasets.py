@@ -195,12 +195,13 @@ def parse_split(
         parts.append(part)
     return parts
 
-# %% ../nbs/06_datasets.ipynb #718265f8
+# %% ../nbs/06_datasets.ipynb #35ef4dda
 def split_sizes(
     folder: Path,  # version folder of a dataset
+    info: dict = None,  # its dataset_info.json, where that has been read
 ) -> dict:  # name of a split → its entry in dataset_info.json, with `shardLengths` as numbers
     "The whole splits of a dataset; raises `UserError` where dataset_info.json is not as TFDS writes it."
-    info = read_json(folder/'dataset_info.json')
+    info = info or read_json(folder/'dataset_info.json')
     try: return {s['name']: dict(s, shardLengths=[int(n) for n in s.get('shardLengths', [])]) for s in info['splits']}
     except (KeyError, TypeError, ValueError): raise UserError(f'{folder/"dataset_info.json"}: expected splits with names and shardLengths, as TFDS writes them')
 
@@ -208,9 +209,10 @@ FORMATS = ('tfrecord', 'array_record', 'parquet')
 
 def file_format(
     folder: Path,  # version folder of a dataset
+    info: dict = None,  # its dataset_info.json, where that has been read
 ) -> str:  # one of `FORMATS`
     "The format of a dataset's files; raises `UserError` for one that cannot be read."
-    found = read_json(folder/'dataset_info.json').get('fileFormat') or 'tfrecord'
+    found = (info or read_json(folder/'dataset_info.json')).get('fileFormat') or 'tfrecord'
     if found in FORMATS: return found
     raise UserError(f'{folder}: its files are {found}, expected {", ".join(FORMATS)}; write them anew with tfds convert_format')
 
@@ -219,7 +221,8 @@ def split_files(
     split: str,  # name of a whole split
 ) -> tuple:  # paths of its files in order, records in each
     "The files of a split, as dataset_info.json names them; raises `UserError` that lists the splits."
-    info, splits, ending = read_json(folder/'dataset_info.json'), split_sizes(folder), file_format(folder)
+    info = read_json(folder/'dataset_info.json')
+    splits, ending = split_sizes(folder, info), file_format(folder, info)
     if split not in splits: raise UserError(f'--split: got {split!r}, {folder.parent.name} has {", ".join(sorted(splits))}')
     counts = splits[split]['shardLengths']
     template = splits[split].get('filepathTemplate') or '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'

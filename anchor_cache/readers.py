@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['log', 'RecordFile', 'is_remote', 'plain_errors', 'as_folder', 'RemoteFile', 'file_opener', 'open_all']
 
-# %% ../nbs/06_readers.ipynb #13ad6427
+# %% ../nbs/06_readers.ipynb #98c5d275
 import bisect, contextlib, functools, logging
 from pathlib import Path
-from .config import UserError
+from .config import UserError, check_root
 from .datasets import file_format
 from .frames import masked_crc, open_mmap
 from .pixels import import_tensorflow
@@ -54,7 +54,7 @@ def _record(file, n):
     except UserError: raise
     except Exception as e: raise UserError(f'{file.folder}: record {file.first + n} of split {file.split} cannot be read: {str(e).splitlines()[0][:200]}') from e
 
-# %% ../nbs/06_readers.ipynb #e0cde431
+# %% ../nbs/06_readers.ipynb #6a802cf2
 def is_remote(
     path,  # str, Path, or as `as_folder` gives it
 ) -> bool:
@@ -79,8 +79,7 @@ def as_folder(
 ):  # Path, or TFDS's own for a bucket
     "A folder, local or on a bucket, with the methods of `Path`; raises `UserError` for a bucket that cannot be read."
     if not is_remote(root): return Path(root)
-    if not str(root).startswith('gs://'):
-        raise UserError(f'--data_root_dir: got {str(root)!r}, expected a local folder or gs://BUCKET/FOLDER; copy the dataset to a disk')
+    check_root(str(root))
     log.warning('%s: on a bucket, slower than a copy on a disk: an index takes a pass over all bytes once, a frame a request; one that cannot be reached '
                 'is given up after minutes', root)
     with plain_errors(root): import_tensorflow().io.gfile.listdir(root)

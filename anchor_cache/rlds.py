@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['MASK_KEY', 'stored_as', 'inflate', 'stored_pixels', 'open_split', 'RldsFrames', 'episode_table']
 
-# %% ../nbs/06_rlds.ipynb #5448873d
+# %% ../nbs/06_rlds.ipynb #1de80945
 import math, zlib
 import numpy as np
 from .config import UserError, read_json
 from .datasets import choose_keys, find_dataset, leaves, parse_split, split_files, split_sizes
-from .frames import byte_lists, check_record, join_indices, packed_numbers, slice_index, unpack_numbers
+from .frames import byte_lists, check_record, join_indices, packed_numbers, slice_index
 from .frames_cache import kept_index
 from .pixels import make_decoder, make_resizer
 from .readers import as_folder, file_opener, open_all, plain_errors
 
-# %% ../nbs/06_rlds.ipynb #47f0c39f
+# %% ../nbs/06_rlds.ipynb #bef5280e
 def stored_as(
     spec: dict,  # features.json
     key: str,  # of an image, below a step
@@ -33,7 +33,7 @@ def stored_pixels(
     shape: tuple,  # (height, width, 3)
 ) -> np.ndarray:  # (height, width, 3), uint8
     "An image that is stored as numbers."
-    if encoding == 'none': return unpack_numbers(data).reshape(shape)
+    if encoding == 'none': return packed_numbers(data).astype(np.uint8).reshape(shape)
     return np.frombuffer(inflate(data, encoding), np.uint8).reshape(shape)
 
 # %% ../nbs/06_rlds.ipynb #5e0f5043
@@ -60,15 +60,15 @@ def open_split(
         indices.append(slice_index(index, part.start, part.stop))
     return folder, spec, keys, join_indices(indices), files
 
-# %% ../nbs/06_rlds.ipynb #b2e5b3cb
+# %% ../nbs/06_rlds.ipynb #2277b9f5
 MASK_KEY = 'steps/image_token_mask'
 
-def _has_masks(spec, folder):
-    "Whether a dataset's samples bring masks; raises `UserError` for another kind of feature."
+def _mask_encoding(spec, folder):
+    "How the masks are stored that a dataset's samples bring; None where they bring none. Raises `UserError` for another kind of feature."
     entry = dict(leaves(spec)).get(MASK_KEY)
-    if entry is None: return False
+    if entry is None: return None
     tensor = entry.get('tensor', {})
-    if tensor.get('dtype') == 'bool' and len(tensor.get('shape', {}).get('dimensions', [])) < 2: return True
+    if tensor.get('dtype') == 'bool' and len(tensor.get('shape', {}).get('dimensions', [])) < 2: return tensor.get('encoding', 'none')
     raise UserError(f'{folder/"features.json"}: {MASK_KEY} is {tensor or "no tensor"}, expected a boolean tensor of one dimension, or a sequence of booleans')
 
 def _step_mask(record, encoding, step, steps):
@@ -83,14 +83,14 @@ def _step_mask(record, encoding, step, steps):
         values = every[cuts[step]:cuts[step + 1]]
     return np.frombuffer(values, np.uint8) != 0
 
-# %% ../nbs/06_rlds.ipynb #d5676300
+# %% ../nbs/06_rlds.ipynb #2bc2f98a
 class RldsFrames:
     "The frames of a split of an RLDS dataset, by number; raises `UserError` for a dataset that is not as it should be."
     def __init__(self, root, dataset, split='train', image_key=None, instruction_key=None):
         with plain_errors(root): folder, spec, self.keys, self.index, self._files = open_split(root, dataset, split, image_key, instruction_key)
         self.dataset, self.split, self.name, self.version = dataset, split, folder.parent.name, folder.name
         self.stored, self._shape = stored_as(spec, self.keys.image)
-        self._masks, self._checked = stored_as(spec, 'image_token_mask')[0] if _has_masks(spec, folder) else None, set()
+        self._masks, self._checked = _mask_encoding(spec, folder), set()
 
     def __len__(self): return len(self.index)
     def instruction(self, i): return self.index.instructions[self.index.text[i]]
