@@ -8,7 +8,10 @@ __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'TEACHER_CHOI
            'add_build_flags', 'parse_build', 'read_json', 'demo_data']
 
 # %% ../nbs/00_config.ipynb #2540ec14
-import argparse, dataclasses, difflib, json
+import argparse
+import dataclasses
+import difflib
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path

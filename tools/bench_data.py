@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_cache.datasets import find_dataset, split_files
-from anchor_cache.frames import index_frames
-from anchor_cache.pixels import import_tensorflow, make_decoder, make_resizer
-from anchor_cache.rlds import RldsFrames
-from anchor_cache.sampling import sample_plan
+from anchor_cache.data.datasets import find_dataset
+from anchor_cache.data.frame_index import index_frames
+from anchor_cache.data.pixels import make_decoder, make_resizer
+from anchor_cache.data.rlds import RldsFrames
+from anchor_cache.data.sampling import sample_plan
+from anchor_cache.data.splits import split_files
+from anchor_cache.data.tf import import_tensorflow
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -52,9 +54,8 @@ def timed(work):
 MEMORY = '''
 import re, sys
 from concurrent.futures import ThreadPoolExecutor
-from anchor_cache.pixels import make_decoder
-from anchor_cache.rlds import RldsFrames
-from anchor_cache.sampling import sample_plan
+from anchor_cache.data.rlds import RldsFrames
+from anchor_cache.data.sampling import sample_plan
 root, name, samples, window = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 frames = RldsFrames(root, name)
 plan = sample_plan(len(frames), samples, window=window)

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from anchor_cache.frames import records
+from anchor_cache.data.tfrecord import records
 
 LIMIT, FILES = 4_000_000, 2  # bytes of frames that ship with the package; files they are spread over
 

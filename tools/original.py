@@ -1,7 +1,7 @@
 """What the libraries of the original code save and compute: names and shapes at full size, features of small random models.
 
 OpenVLA, prismatic-vlms and openvla-mini pin timm 0.9.10 and transformers 4.40.1 (4.38 or later for prismatic-vlms). This script runs on those, beside today's
-torch, and writes nbs/original/keys.json and nbs/original/features.safetensors, which nbs/17_original.ipynb compares with this package:
+torch, and writes nbs/checks/original/keys.json and nbs/checks/original/features.safetensors, which nbs/checks/original.ipynb compares with this package:
 
     pip install --no-deps --target /tmp/original timm==0.9.10 transformers==4.40.1 tokenizers==0.19.1 huggingface_hub==0.23.4
     PYTHONPATH=/tmp/original:. OMP_NUM_THREADS=1 python tools/original.py
@@ -18,11 +18,20 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PhiConfig, PhiForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from anchor_cache.fixtures import fill_random, tiny_dims
+from anchor_cache.teachers.random_models import fill_random, tiny_dims
 
-OUT = Path(__file__).resolve().parent.parent/'nbs'/'original'
+OUT = Path(__file__).resolve().parent.parent/'nbs'/'checks'/'original'
 
 DINO, IN1K = 'vit_large_patch14_reg4_dinov2.lvd142m', 'vit_large_patch16_224.augreg_in21k_ft_in1k'
 SIGLIP, SIGLIP_384 = 'vit_so400m_patch14_siglip_224', 'vit_so400m_patch14_siglip_384'

@@ -1,0 +1,94 @@
+"""Read the imports of every module: no circle, none against the reading order, nothing heavier than torch under the reader.
+
+    python tools/check_imports.py            check; exit status 1 names every import that breaks a rule
+    python tools/check_imports.py --graph    print each module with the modules that it imports
+
+The reading order is that of the notebooks' numbers inside a folder. Modules of the top folder that a sub-package uses
+may not use a sub-package themselves. Imports inside functions count for the order, and not for what is heavy.
+"""
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = 'anchor_cache'
+READER = ('config', 'schema', 'layout', 'pooling', 'shards', 'dataset', 'retention')  # what training imports
+LIGHT = {'torch'} | set(sys.stdlib_module_names)
+
+
+def notebooks():
+    "Module name → (folder, number) of the notebook that it comes from."
+    found = {}
+    for path in sorted((ROOT/'nbs').rglob('*.ipynb')):
+        for cell in nbformat.read(path, as_version=4).cells[:3]:
+            if m := re.match(r'#\|\s*default_exp (\S+)', cell.source):
+                found[m[1]] = str(path.relative_to(ROOT/'nbs').parent), path.name
+    return found
+
+
+def absolute(node, module):
+    "The module that a `from … import` names, in full."
+    if not node.level: return node.module
+    base = f'{PACKAGE}.{module}'.split('.')[:-node.level]
+    return '.'.join([*base, node.module] if node.module else base)
+
+
+def imports(module, known):
+    "Names that a module imports, of this package and of others, each with whether it is inside a function."
+    path = ROOT/PACKAGE/(module.replace('.', '/') + '.py')
+    own, others = set(), set()
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    at_top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import): names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module)
+            names = [f'{base}.{a.name}' if f'{base}.{a.name}'.removeprefix(f'{PACKAGE}.') in known else base for a in node.names]
+        else: continue
+        for name in names:
+            if not name.startswith(PACKAGE): others.add((name.split('.')[0], id(node) not in at_top))
+            elif (inner := name.removeprefix(f'{PACKAGE}.')) in known: own.add(inner)
+    return own, others
+
+
+def closure(start, graph):
+    "Every module that some modules import, themselves included."
+    seen, todo = set(), [m for m in start if m in graph]
+    while todo:
+        if (module := todo.pop()) not in seen:
+            seen.add(module)
+            todo += graph[module]
+    return seen
+
+
+def faults(places, graph, others):
+    "One line for each import that breaks a rule."
+    below = closure({used for m, used_by in graph.items() if '.' in m for used in used_by if '.' not in used}, graph)
+    for module, used in sorted(graph.items()):
+        for other in sorted(used):
+            (folder, number), (other_folder, other_number) = places[module], places[other]
+            if module in closure([other], graph): yield f'{module} imports {other}: a circle'
+            elif folder == other_folder and other_number > number: yield f'{module} imports {other}: against the reading order'
+            elif '.' in module and '.' in other and folder != other_folder: yield f'{module} imports {other}: another sub-package'
+            elif module in below and '.' in other: yield f'{module} imports {other}: sub-packages use {module}'
+    for module in sorted(closure(READER, graph)):
+        for name, inside in sorted(others[module]):
+            if name not in LIGHT and not inside: yield f'{module} imports {name}: the reader needs torch alone'
+
+
+def main(words):
+    places = notebooks()
+    found = {m: imports(m, places) for m in places}
+    graph, others = {m: own for m, (own, _) in found.items()}, {m: o for m, (_, o) in found.items()}
+    if '--graph' in words:
+        for module in sorted(graph, key=lambda m: places[m]): print(f'{module:28}', ', '.join(sorted(graph[module])))
+    wrong = list(faults(places, graph, others))
+    print(*wrong, f'{len(graph)} modules, {sum(map(len, graph.values()))} imports, {len(wrong)} against the rules', sep='\n')
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
