@@ -2,7 +2,8 @@
 
     python tools/bench_data.py ROOT NAME [--copies 40] [--samples 1000]
 
-The dataset is copied `--copies` times over into a temporary folder, so that a small one measures like a large one. Ratios are what to compare between machines.
+The dataset is copied `--copies` times over into a temporary folder, so that a small one measures like a large one.
+Ratios are what to compare between machines.
 """
 import argparse
 import json
@@ -39,7 +40,8 @@ def enlarge(root, name, copies, target):
     total = len(paths) * copies
     for i in range(total): shutil.copy(paths[i % len(paths)], out/f'bench-train.tfrecord-{i:05}-of-{total:05}')
     train = next(s for s in info['splits'] if s['name'] == 'train')
-    train.update(shardLengths=[str(counts[i % len(paths)]) for i in range(total)], filepathTemplate='{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}')
+    train.update(shardLengths=[str(counts[i % len(paths)]) for i in range(total)],
+                 filepathTemplate='{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}')
     (out/'dataset_info.json').write_text(json.dumps(dict(info, name='bench', splits=[train])))
     return target
 
@@ -68,8 +70,8 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
 
 def peak(root, name, samples, window):
     "Largest size, in MB, of a process that reads `samples` frames."
-    done = subprocess.run([sys.executable, '-c', MEMORY, str(root), name, str(samples), str(window)], check=True, capture_output=True, text=True)
-    return int(done.stdout)
+    command = [sys.executable, '-c', MEMORY, str(root), name, str(samples), str(window)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def tfds_everything(folder):
@@ -86,7 +88,8 @@ def tensorflow_alone(encoded):
     tf = import_tensorflow()
 
     def decode(e):
-        image = tf.image.resize(tf.io.decode_image(e, channels=3, expand_animations=False), (224, 224), method='lanczos3', antialias=True)
+        image = tf.io.decode_image(e, channels=3, expand_animations=False)
+        image = tf.image.resize(image, (224, 224), method='lanczos3', antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
     for _ in tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=CORES): pass
@@ -104,46 +107,73 @@ def tensorflow_resize():
     return lambda image: resize(tf.constant(image)).numpy()
 
 
+def best_of_three(work):
+    "The fewest seconds that `work` takes."
+    return min(timed(work)[0] for _ in range(3))
+
+
+def chosen_frames(frames, plan):
+    "Seconds to read the planned frames with this package, and with TensorFlow from memory; three rounds side by side."
+    def ours():
+        with ThreadPoolExecutor(CORES) as pool: return sum(1 for _ in pool.map(lambda i: frames.image(i, 224), plan))
+
+    make_decoder(224)(frames.encoded(0))
+    encoded = [frames.encoded(i) for i in plan]
+    rounds = [(timed(ours)[0], timed(lambda: tensorflow_alone(encoded))[0]) for _ in range(3)]
+    return tuple(min(r[k] for r in rounds) for k in (0, 1))
+
+
+def resize_alone(frames, plan):
+    "Milliseconds to resize a frame in one thread, by this package and by TensorFlow."
+    decode = import_tensorflow().io.decode_image
+    pictures = [decode(frames.encoded(i), channels=3, expand_animations=False).numpy() for i in plan[:200]]
+    def each(resize): return best_of_three(lambda: [resize(p) for p in pictures]) / len(pictures) * 1000
+    return each(make_resizer(224)), each(tensorflow_resize())
+
+
+def measure(options, target):
+    "Print every figure, each with what it is compared with."
+    import_seconds, _ = timed(import_tensorflow)
+    root, name = enlarge(options.root, options.name, options.copies, target), options.name.partition(':')[0]
+    folder = find_dataset(root, name)
+    paths, counts = split_files(folder, 'train')
+    gigabytes = sum(p.stat().st_size for p in paths) / 1e9
+    for p in paths: p.read_bytes()  # into the page cache
+    keys = dict(image_key='steps/observation/image', text_key='steps/language_instruction')
+    walk = best_of_three(lambda: index_frames(paths, counts, **keys))
+    RldsFrames(root, name)  # keeps the index
+    first, frames = timed(lambda: (f := RldsFrames(root, name), f.image(len(f) // 2, 224))[0])
+    opened, _ = timed(lambda: RldsFrames(root, name))
+    plan = sample_plan(len(frames), min(options.samples, len(frames))).tolist()
+    mine, alone = chosen_frames(frames, plan)
+    quick, slow = resize_alone(frames, plan)
+    everything, steps = timed(lambda: tfds_everything(folder))
+    print(f'{CORES} cores, {gigabytes:.2f} GB, {len(frames):,} frames; '
+          f'TensorFlow takes {import_seconds:.1f} s to import, which is in none of these')
+    print(f'index            {walk / gigabytes:6.2f} s/GB, {gigabytes * 1000 / walk:.0f} MB/s; '
+          f'opened from the kept one in {opened:.3f} s')
+    print(f'first frame      {first:6.2f} s from a kept index')
+    print(f'{len(plan):,} frames     {mine:6.2f} s, {len(plan) / mine:.0f} frames/s: '
+          f'{alone / mine:.0%} of the speed of decode and resize by TensorFlow alone')
+    print(f'resize alone     {quick:6.2f} ms a frame in one thread, by TensorFlow {slow:.2f} ms: '
+          f'{slow / quick:.1f} times as long')
+    print(f'all by TFDS      {everything:6.2f} s to read and decode all {steps:,}, without resizing: '
+          f'{everything / mine:.1f} times as long as the chosen ones')
+    small, one, wide = (peak(*which, 100, window) for which, window in
+                        (((options.root, name), 100_000), ((root, name), 1), ((root, name), 100_000)))
+    print(f'peak memory      {small} MB for 100 frames of the small set; '
+          f'of the large one {one} MB with a window of 1, {wide} MB with 100,000')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('root')
     parser.add_argument('name')
     parser.add_argument('--copies', type=int, default=40)
     parser.add_argument('--samples', type=int, default=1000)
-    options = parser.parse_args()
-    import_seconds, _ = timed(import_tensorflow)
-    with tempfile.TemporaryDirectory(prefix='anchor_cache_bench_') as d:
-        os.environ['ANCHOR_CACHE_HOME'] = f'{d}/home'
-        root, name = enlarge(options.root, options.name, options.copies, Path(d)/'rlds'), options.name.partition(':')[0]
-        folder = find_dataset(root, name)
-        paths, counts = split_files(folder, 'train')
-        gigabytes = sum(p.stat().st_size for p in paths) / 1e9
-        for p in paths: p.read_bytes()  # into the page cache
-        keys = dict(image_key='steps/observation/image', text_key='steps/language_instruction')
-        walk = min(timed(lambda: index_frames(paths, counts, **keys))[0] for _ in range(3))
-        RldsFrames(root, name)  # keeps the index
-        first, frames = timed(lambda: (f := RldsFrames(root, name), f.image(len(f) // 2, 224))[0])
-        opened, _ = timed(lambda: RldsFrames(root, name))
-        plan = sample_plan(len(frames), min(options.samples, len(frames))).tolist()
-        make_decoder(224)(frames.encoded(0))
-
-        def ours():
-            with ThreadPoolExecutor(CORES) as pool: return sum(1 for _ in pool.map(lambda i: frames.image(i, 224), plan))
-
-        encoded = [frames.encoded(i) for i in plan]
-        rounds = [(timed(ours)[0], timed(lambda: tensorflow_alone(encoded))[0]) for _ in range(3)]
-        mine, alone = (min(r[k] for r in rounds) for k in (0, 1))
-        pictures = [import_tensorflow().io.decode_image(e, channels=3, expand_animations=False).numpy() for e in encoded[:200]]
-        quick, slow = (min(timed(lambda: [resize(p) for p in pictures])[0] for _ in range(3)) / len(pictures) * 1000 for resize in (make_resizer(224), tensorflow_resize()))
-        everything, steps = timed(lambda: tfds_everything(folder))
-        print(f'{CORES} cores, {gigabytes:.2f} GB, {len(frames):,} frames; TensorFlow\'s import ({import_seconds:.1f} s) is in none of these')
-        print(f'index            {walk / gigabytes:6.2f} s/GB, {gigabytes * 1000 / walk:.0f} MB/s; opened from the kept one in {opened:.3f} s')
-        print(f'first frame      {first:6.2f} s from a kept index')
-        print(f'{len(plan):,} frames     {mine:6.2f} s, {len(plan) / mine:.0f} frames/s: {alone / mine:.0%} of TensorFlow\'s decode and resize alone')
-        print(f'resize alone     {quick:6.2f} ms a frame in one thread, TensorFlow\'s own {slow:.2f} ms: {slow / quick:.1f} times as long')
-        print(f'all by TFDS      {everything:6.2f} s to read and decode all {steps:,}, without resizing: {everything / mine:.1f} times as long as the chosen ones')
-        small = peak(options.root, name, 100, 100_000)
-        print(f'peak memory      {small} MB for 100 frames of the small set; of the large one {peak(root, name, 100, 1)} MB with a window of 1, {peak(root, name, 100, 100_000)} MB with 100,000')
+    with tempfile.TemporaryDirectory(prefix='anchor_cache_bench_') as folder:
+        os.environ['ANCHOR_CACHE_HOME'] = f'{folder}/home'
+        measure(parser.parse_args(), Path(folder)/'rlds')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Read the imports of every module: no circle, none against the reading order, nothing heavier than torch under the reader.
+"""Read the imports of every module: no circle, the reading order kept, nothing heavier than torch under the reader.
 
     python tools/check_imports.py            check; exit status 1 names every import that breaks a rule
     python tools/check_imports.py --graph    print each module with the modules that it imports
@@ -46,7 +46,8 @@ def imports(module, known):
         if isinstance(node, ast.Import): names = [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = absolute(node, module)
-            names = [f'{base}.{a.name}' if f'{base}.{a.name}'.removeprefix(f'{PACKAGE}.') in known else base for a in node.names]
+            inner = [f'{base}.{a.name}' for a in node.names]  # a module of a package, or a name in a module
+            names = [name if name.removeprefix(f'{PACKAGE}.') in known else base for name in inner]
         else: continue
         for name in names:
             if not name.startswith(PACKAGE): others.add((name.split('.')[0], id(node) not in at_top))
@@ -66,14 +67,16 @@ def closure(start, graph):
 
 def faults(places, graph, others):
     "One line for each import that breaks a rule."
-    below = closure({used for m, used_by in graph.items() if '.' in m for used in used_by if '.' not in used}, graph)
+    used_below = {name for m, used in graph.items() if '.' in m for name in used if '.' not in name}
+    below = closure(used_below, graph)
     for module, used in sorted(graph.items()):
         for other in sorted(used):
             (folder, number), (other_folder, other_number) = places[module], places[other]
-            if module in closure([other], graph): yield f'{module} imports {other}: a circle'
-            elif folder == other_folder and other_number > number: yield f'{module} imports {other}: against the reading order'
-            elif '.' in module and '.' in other and folder != other_folder: yield f'{module} imports {other}: another sub-package'
-            elif module in below and '.' in other: yield f'{module} imports {other}: sub-packages use {module}'
+            line = f'{module} imports {other}'
+            if module in closure([other], graph): yield f'{line}: a circle'
+            elif folder == other_folder and other_number > number: yield f'{line}: against the reading order'
+            elif '.' in module and '.' in other and folder != other_folder: yield f'{line}: of another sub-package'
+            elif module in below and '.' in other: yield f'{line}: sub-packages use {module}'
     for module in sorted(closure(READER, graph)):
         for name, inside in sorted(others[module]):
             if name not in LIGHT and not inside: yield f'{module} imports {name}: the reader needs torch alone'
@@ -84,9 +87,10 @@ def main(words):
     found = {m: imports(m, places) for m in places}
     graph, others = {m: own for m, (own, _) in found.items()}, {m: o for m, (_, o) in found.items()}
     if '--graph' in words:
-        for module in sorted(graph, key=lambda m: places[m]): print(f'{module:28}', ', '.join(sorted(graph[module])))
+        for module in sorted(graph, key=places.get): print(f'{module:28}', ', '.join(sorted(graph[module])))
     wrong = list(faults(places, graph, others))
-    print(*wrong, f'{len(graph)} modules, {sum(map(len, graph.values()))} imports, {len(wrong)} against the rules', sep='\n')
+    total = sum(map(len, graph.values()))
+    print(*wrong, f'{len(graph)} modules, {total} imports, {len(wrong)} against the rules', sep='\n')
     return 1 if wrong else 0
 
 

@@ -46,20 +46,24 @@ def faults(path):
     "One line for each rule that a notebook breaks."
     notebook, name = nbformat.read(path, as_version=4), path.relative_to(ROOT)
     for n, cell in enumerate(notebook.cells):
-        for line in too_wide(cell.source, cell.cell_type != 'code'): yield f'{name}, cell {n}: line {line} is wider than {WIDE}'
+        where = f'{name}, cell {n}'
+        for line in too_wide(cell.source, cell.cell_type != 'code'): yield f'{where}: line {line} is wider than {WIDE}'
         rows = [line for line in cell.source.split('\n') if line.strip() and not line.startswith('#|')]
-        if directive(cell) == 'export' and len(rows) > LONG: yield f'{name}, cell {n}: {len(rows)} lines, expected {LONG} or fewer'
-    shown = '\n'.join(c.source for c in notebook.cells if c.cell_type == 'code' and directive(c) not in ('export', 'exporti', 'hide'))
+        if directive(cell) == 'export' and len(rows) > LONG: yield f'{where}: {len(rows)} lines, at most {LONG} expected'
+    code = [c for c in notebook.cells if c.cell_type == 'code']
+    shown = '\n'.join(c.source for c in code if directive(c) not in ('export', 'exporti', 'hide'))
     for public in public_names(notebook):
         if not re.search(rf'\b{public}\b', shown): yield f'{name}: {public} has no visible example'
 
 
 def main(words):
-    paths = [Path(w).resolve() for w in words] or sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    every = (p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    paths = [Path(w).resolve() for w in words] or sorted(every)
     wrong = [fault for path in paths for fault in faults(path)]
     if not words:
         for path in sorted({p for pattern in TEXTS for p in ROOT.glob(pattern) if p.is_file()}):
-            for line in too_wide(path.read_text(encoding='utf-8'), path.suffix == '.md'): wrong.append(f'{path.relative_to(ROOT)}: line {line} is wider than {WIDE}')
+            lines = too_wide(path.read_text(encoding='utf-8'), path.suffix == '.md')
+            wrong += [f'{path.relative_to(ROOT)}: line {line} is wider than {WIDE}' for line in lines]
     print(*wrong, f'{len(paths)} notebooks, {len(wrong)} against the rules', sep='\n')
     return 1 if wrong else 0
 

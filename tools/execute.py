@@ -1,7 +1,7 @@
 """Run notebooks from top to bottom in a real Jupyter kernel.
 
     python tools/execute.py                     run all and keep their outputs in the files
-    python tools/execute.py nbs/01_layout.ipynb run these
+    python tools/execute.py nbs/05_layout.ipynb run these
     python tools/execute.py --check             run all, change nothing; exit status 1 when one fails
 
 Cells that begin with `#| slow` or `#| gpu` are left as they are unless --flagged slow or --flagged gpu asks for them.
@@ -29,8 +29,8 @@ def execute(path, keep, flagged):
     start, notebook = time.perf_counter(), nbformat.read(path, as_version=4)
     left_out = [cell for cell in notebook.cells if cell.cell_type == 'code' and is_left_out(cell, flagged)]
     for cell in left_out: cell.cell_type = 'raw'
-    client = NotebookClient(notebook, timeout=1800, kernel_name='python3', coalesce_streams=True, extra_arguments=['--log-level=ERROR'],
-                            resources={'metadata': {'path': str(path.parent)}})
+    client = NotebookClient(notebook, timeout=1800, kernel_name='python3', coalesce_streams=True,
+                            extra_arguments=['--log-level=ERROR'], resources={'metadata': {'path': str(path.parent)}})
     try: client.execute()
     except Exception as e: return path, f'{type(e).__name__}: {e}'
     for cell in left_out: cell.cell_type = 'code'
@@ -45,8 +45,10 @@ def main():
     parser.add_argument('--check', action='store_true', help='change nothing')
     parser.add_argument('--flagged', nargs='*', choices=FLAGS, default=[], help='run cells with these flags too')
     options = parser.parse_args()
-    paths = [p.resolve() for p in options.notebooks] or sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-    with ThreadPoolExecutor(2) as pool: results = list(pool.map(lambda p: execute(p, not options.check, options.flagged), paths))
+    every = (p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    paths = [p.resolve() for p in options.notebooks] or sorted(every)
+    def run(path): return execute(path, not options.check, options.flagged)
+    with ThreadPoolExecutor(2) as pool: results = list(pool.map(run, paths))
     failed = [(p, why) for p, why in results if why]
     for path, why in failed: print(f'FAILED in a kernel: {path.relative_to(ROOT)}\n{why}', file=sys.stderr)
     print(f'kernel: {len(results) - len(failed)} passed, {len(failed)} failed')

@@ -19,9 +19,10 @@ def readme():
     notebook.cells = [c for c in notebook.cells if not re.match(r'#\|\s*hide', c.source)]
     notebook.metadata['language_info'] = {'name': 'python'}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    text = re.sub(r'\]\(((?:tutorials/)?[\w.-]+\.ipynb)', r'](nbs/\1', text)
+    text = re.sub(r'\]\(((?:[\w-]+/)?[\w.-]+\.ipynb)', r'](nbs/\1', text)
     text = re.sub(r'[ \t]+\n', '\n', text)
-    return '<!-- made from nbs/index.ipynb by tools/readme.py; edit that -->\n\n' + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+    text = re.sub(r'\n{3,}', '\n\n', text).strip()
+    return f'<!-- made from nbs/index.ipynb by tools/readme.py; edit that -->\n\n{text}\n'
 
 
 def main(check=False):
