@@ -42,7 +42,8 @@ def require(good, text):
 
 def run(*command, cwd=ROOT, status=0, **env):
     "Run a command that must end with `status`; what it printed on stdout, and on stderr."
-    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
+    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': '', **env})
     if done.returncode != status:
         print(*(done.stdout + done.stderr).splitlines()[-30:], sep='\n', file=sys.stderr)
         shown = ' '.join(Path(c).name if i == 0 else str(c).split('\n')[0] for i, c in enumerate(command))
