@@ -10,6 +10,7 @@ parser = ConfigParser(delimiters=['='])
 parser.read(here / 'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 lib = cfg['lib_name']
+extras = {key.removesuffix('_requirements'): shlex.split(cfg[key]) for key in cfg if key.endswith('_requirements')}
 
 setup(
     name=lib,
@@ -36,7 +37,7 @@ setup(
     packages=find_packages(include=[lib, lib + '.*']),
     package_data={lib: ['py.typed', 'demo_data/**']},
     install_requires=shlex.split(cfg['requirements']),
-    extras_require={key.removesuffix('_requirements'): shlex.split(cfg[key]) for key in cfg if key.endswith('_requirements')},
+    extras_require=extras,
     entry_points={
         'console_scripts': shlex.split(cfg['console_scripts']),
         'nbdev': [f'{lib}={lib}._modidx:d'],

@@ -113,9 +113,10 @@ def check_versions(version, metadata):
 def check_metadata(settings, metadata):
     "Without an extra the wheel needs torch alone, on the Python that settings.ini names; the extras are there."
     needed = [r for r in metadata.get_all('Requires-Dist') if 'extra ==' not in r]
-    require([re.match(r'[\w.-]+', r)[0] for r in needed] == ['torch'], f'the base install needs {needed}, expected torch')
-    python = f'>={settings["min_python"]}'
-    require(metadata['Requires-Python'] == python, f'Requires-Python is {metadata["Requires-Python"]}, expected {python}')
+    names = [re.match(r'[\w.-]+', r)[0] for r in needed]
+    require(names == ['torch'], f'the base install needs {", ".join(needed)}, expected torch alone')
+    python, expected = metadata['Requires-Python'], f'>={settings["min_python"]}'
+    require(python == expected, f'Requires-Python is {python}, expected {expected}')
     extras, expected = metadata.get_all('Provides-Extra'), [k[:-13] for k in settings if k.endswith('_requirements')]
     require(sorted(extras) == sorted(expected), f'the extras are {extras}, expected {expected}')
 
