@@ -155,8 +155,7 @@ def check_commands(bin, folder, demo, version):
 
 def check_reader(options):
     "The half that runs where the demo can be built: make demo and environment at the same time, then look inside."
-    with temporary_folder() as d, ThreadPoolExecutor(1) as pool:
-        folder = Path(d)
+    with temporary_folder() as folder, ThreadPoolExecutor(1) as pool:
         making = None if options.demo else pool.submit(run_demo, folder)
         wheel = options.wheel.resolve() if options.wheel else build(folder)[1]
         bin = install(folder, options.python or find_python(), wheel, options.torch)

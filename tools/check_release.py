@@ -10,6 +10,7 @@ nothing from an earlier build gets in and the checkout stays clean. Exit status 
 something is wrong. On a tag (GITHUB_REF_TYPE=tag) the tag and the changelog must name the version too.
 """
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -51,10 +52,13 @@ def run(*command, cwd=ROOT, status=0, **env):
     return done.stdout, done.stderr
 
 
+@contextlib.contextmanager
 def temporary_folder():
-    "A temporary folder that goes away at the end, also when the process is told to end."
+    "A temporary folder, also for what pip unpacks; it goes away at the end, also when the process is told to end."
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('FAILED: told to end'))
-    return tempfile.TemporaryDirectory(prefix='anchor_cache_check_')
+    with tempfile.TemporaryDirectory(prefix='anchor_cache_check_') as folder:
+        os.environ['TMPDIR'] = folder
+        yield Path(folder)
 
 
 def our_files():
@@ -171,8 +175,7 @@ def main():
     parser.add_argument('--dist', type=Path, metavar='DIR', help='keep the built files here')
     options = parser.parse_args()
     settings = read_settings()
-    with temporary_folder() as d:
-        folder = Path(d)
+    with temporary_folder() as folder:
         sdist, wheel = build(folder)
         say(f'built {sdist.name} and {wheel.name}')
         run(sys.executable, '-m', 'twine', 'check', '--strict', sdist, wheel)
