@@ -11,12 +11,14 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .frame_index import COLUMNS, FrameIndex, index_frames
-from .tfrecord import open_mmap
+from .tfrecord import SplitFile, open_mmap
 from ..files import atomic_write
 from ..logs import log
 
@@ -25,50 +27,66 @@ def cache_home() -> Path:
     "Where this package keeps what it can make again: `ANCHOR_CACHE_HOME`, else the platform's place for caches."
     if given := os.environ.get('ANCHOR_CACHE_HOME'): return Path(given)
     if sys.platform == 'darwin': return Path.home()/'Library'/'Caches'/'anchor_cache'
-    if sys.platform == 'win32': return Path(os.environ.get('LOCALAPPDATA') or Path.home()/'AppData'/'Local')/'anchor_cache'
+    if sys.platform == 'win32':
+        return Path(os.environ.get('LOCALAPPDATA') or Path.home()/'AppData'/'Local')/'anchor_cache'
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'anchor_cache'
 
-# %% ../../nbs/data/08_index_cache.ipynb #12901b0f
+# %% ../../nbs/data/08_index_cache.ipynb #695915d6
 MAGIC = b'anchor_cache frame index 1\n'
 ARRAYS = (*COLUMNS, 'records', 'labelled')
 
-def dump_index(index: FrameIndex, stamp: dict) -> bytes:
+def dump_index(
+    index: FrameIndex,
+    stamp: dict,  # what the index depends on, as JSON can hold it
+) -> bytes:
     "An index and its stamp as bytes."
     out = io.BytesIO()
     about = json.dumps(dict(stamp=stamp, sha256=index.sha256, instructions=index.instructions), sort_keys=True)
-    np.savez(out, about=np.frombuffer(about.encode(), np.uint8), **{f'frame_{n}': getattr(index, n) for n in ARRAYS})
+    arrays = {f'frame_{n}': getattr(index, n) for n in ARRAYS}
+    np.savez(out, about=np.frombuffer(about.encode(), np.uint8), **arrays)
     return MAGIC + hashlib.sha256(out.getvalue()).hexdigest().encode() + b'\n' + out.getvalue()
 
+# %% ../../nbs/data/08_index_cache.ipynb #12901b0f
 def parse_index(
     data: bytes,
     stamp: dict,  # of the files as they are now
-    paths: list,  # of Path
-) -> FrameIndex:  # None where it is none, or one of other files
-    "The index in a file's bytes."
+    paths: list[Path],
+) -> FrameIndex | None:
+    "The index in a file's bytes; None where they are not an index, or that of other files."
     digest, body = data[len(MAGIC):len(MAGIC) + 64], data[len(MAGIC) + 65:]
     if not data.startswith(MAGIC) or hashlib.sha256(body).hexdigest().encode() != digest: return None
     with np.load(io.BytesIO(body), allow_pickle=False) as saved:
         about = json.loads(saved['about'].tobytes())
         if about['stamp'] != stamp: return None
         arrays = {n: saved[f'frame_{n}'] for n in ARRAYS}
-        return FrameIndex(paths, instructions=about['instructions'], sha256=about['sha256'], **arrays)
+    return FrameIndex(paths, instructions=about['instructions'], sha256=about['sha256'], **arrays)
 
-# %% ../../nbs/data/08_index_cache.ipynb #076890b4
+# %% ../../nbs/data/08_index_cache.ipynb #e09930ba
+def _size_and_time(path):
+    "What changes when a file is written again, as numbers."
+    stat = path.stat()
+    if hasattr(stat, 'st_size'): return [stat.st_size, stat.st_mtime_ns]
+    return [stat.length, stat.mtime]  # of a bucket's object, as TFDS gives it
+
 def _stamp(paths, counts, options):
     "What an index depends on."
-    def size_and_time(stat): return [stat.st_size, stat.st_mtime_ns] if hasattr(stat, 'st_size') else [stat.length, stat.mtime]  # of a file, of a bucket's object
-    return dict(files=[[p.name, *size_and_time(p.stat())] for p in paths], counts=counts, options=options)
+    return dict(files=[[p.name, *_size_and_time(p)] for p in paths], counts=counts, options=options)
 
+def _index_path(paths, options):
+    "The file that keeps the index of these files."
+    asked = [str(paths[0].parent.resolve()), [p.name for p in paths], options]
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+    return cache_home()/'frames'/f'{name}.index'
+
+# %% ../../nbs/data/08_index_cache.ipynb #076890b4
 def cached_index(
-    paths: list,  # of Path, the files of a split in order
-    counts: list,  # of int, the records that each should hold
-    open_file=open_mmap,  # function of a path
-    **options,  # the other arguments of `index_frames`
+    paths: list[Path],  # the files of a split in order
+    counts: list[int],  # the records that each should hold
+    open_file: Callable[[Path], SplitFile] = open_mmap,
+    **options: Any,  # the other arguments of `index_frames`
 ) -> FrameIndex:
     "The index of a split, from the cache where it is there and fresh; raises `UserError` as `index_frames` does."
-    stamp, folder = _stamp(paths, counts, options), str(paths[0].parent.resolve())
-    name = hashlib.sha256(json.dumps([folder, [p.name for p in paths], options], sort_keys=True).encode()).hexdigest()[:32]
-    file = cache_home()/'frames'/f'{name}.index'
+    stamp, file = _stamp(paths, counts, options), _index_path(paths, options)
     try: index = parse_index(file.read_bytes(), stamp, paths)
     except OSError: index = None
     if index is not None: return index

@@ -9,41 +9,50 @@ __all__ = ['RecordFile', 'is_remote', 'plain_errors', 'as_folder', 'RemoteFile',
 import bisect
 import contextlib
 import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..config import UserError, check_root
+from .frame_index import FrameIndex
 from .splits import file_format
 from .tf import import_tensorflow
-from .tfrecord import masked_crc, open_mmap
+from .tfrecord import SplitFile, masked_crc, open_mmap
 from ..logs import log
 
 # %% ../../nbs/data/11_readers.ipynb #d9ceaef9
-class RecordFile:
+class RecordFile(SplitFile):
     "One file of a split in a format to which TFDS gives random access, as its records laid end to end."
-    def __init__(self, folder, split, first, count):
+    def __init__(
+        self,
+        folder: Path,  # version folder of the dataset
+        split: str,  # name of a whole split
+        first: int,  # the file's first record, counted in the split
+        count: int,  # records in the file
+    ):
         self.folder, self.split, self.first, self.count = folder, split, first, count
+        self.starts: list[int] = []  # of its records, once `locate` was called
 
     @functools.cached_property
     def source(self):
-        "TFDS's data source of this file."
+        "TFDS's data source of this file; raises `UserError` where TFDS cannot read the dataset."
         import_tensorflow()
         import tensorflow_datasets as tfds
         try:
             part = tfds.core.ReadInstruction(self.split, from_=self.first, to=self.first + self.count, unit='abs')
-            return tfds.builder_from_directory(self.folder).as_data_source(part, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        except Exception as e: raise UserError(f'{self.folder}: TFDS cannot read split {self.split}: {str(e).splitlines()[0][:200]}') from e
+            undecoded = tfds.decode.DeserializeMethod.RAW_BYTES
+            return tfds.builder_from_directory(self.folder).as_data_source(part, deserialize_method=undecoded)
+        except Exception as e:
+            reason = str(e).splitlines()[0][:200]
+            raise UserError(f'{self.folder}: TFDS cannot read split {self.split}: {reason}') from e
 
     def scan(self):
-        "The records in order, as `frames.scan` gives them."
         start = 0
         for n in range(self.count):
             record = _record(self, n)
             yield record, start, 0, len(record), masked_crc(record)
             start += len(record)
 
-    def locate(self, starts):
-        "Learn from the index where the records begin."
-        self.starts = starts
+    def locate(self, starts): self.starts = starts
 
     def __getitem__(self, part):
         n = bisect.bisect_right(self.starts, part.start) - 1
@@ -51,52 +60,55 @@ class RecordFile:
 
 @functools.lru_cache(maxsize=4)
 def _record(file, n):
-    "Record n of a `RecordFile`."
+    "Record n of a `RecordFile`; raises `UserError` where it cannot be read."
     try: return bytes(file.source[n])
     except UserError: raise
-    except Exception as e: raise UserError(f'{file.folder}: record {file.first + n} of split {file.split} cannot be read: {str(e).splitlines()[0][:200]}') from e
+    except Exception as e:
+        where, reason = f'record {file.first + n} of split {file.split}', str(e).splitlines()[0][:200]
+        raise UserError(f'{file.folder}: {where} cannot be read: {reason}') from e
 
-# %% ../../nbs/data/11_readers.ipynb #6a802cf2
+# %% ../../nbs/data/11_readers.ipynb #4b904f6c
 def is_remote(
-    path,  # str, Path, or as `as_folder` gives it
+    path: str | Path,  # or as `as_folder` gives it
 ) -> bool:
     "Whether something is on a bucket."
     return '://' in str(path)
 
 @contextlib.contextmanager
 def plain_errors(
-    where: str,  # what is read, for the message
-):
+    where: str | Path,  # what is read, for the message
+) -> Iterator[None]:
     "Inside: what TensorFlow's file system cannot read is a `UserError`, where that is on a bucket."
     if not is_remote(where):
         yield
         return
     try: yield
     except import_tensorflow().errors.OpError as e:
-        raise UserError(f'cannot read {where}: {" ".join(str(e.message).split())[:300]}; is the name right, and is it within reach with your credentials?') from e
+        reason = ' '.join(str(e.message).split())[:300]
+        raise UserError(f'cannot read {where}: {reason}; check the name and your credentials') from e
 
+# %% ../../nbs/data/11_readers.ipynb #6a802cf2
 @functools.cache
 def as_folder(
     root: str,  # a folder, or gs://BUCKET/FOLDER
-):  # Path, or TFDS's own for a bucket
+) -> Path:  # or TFDS's own class for a bucket, with the same methods
     "A folder, local or on a bucket, with the methods of `Path`; raises `UserError` for a bucket that cannot be read."
     if not is_remote(root): return Path(root)
     check_root(str(root))
-    log.warning('%s: on a bucket, slower than a copy on a disk: an index takes a pass over all bytes once, a frame a request; one that cannot be reached '
-                'is given up after minutes', root)
+    log.warning('%s: on a bucket, slower than a copy on a disk: an index takes a pass over all bytes once, a frame a '
+                'request; a bucket that cannot be reached is reported only after minutes', root)
     with plain_errors(root): import_tensorflow().io.gfile.listdir(root)
     import tensorflow_datasets as tfds
     return tfds.core.Path(root)
 
 # %% ../../nbs/data/11_readers.ipynb #60e373c4
-class RemoteFile:
-    "A TFRecord file on a bucket."
+class RemoteFile(SplitFile):
+    "A TFRecord file on a bucket; raises `UserError` where it cannot be read."
     checked = True  # by TensorFlow, when the index was made
 
-    def __init__(self, path): self.path = str(path)
+    def __init__(self, path: str | Path): self.path = str(path)
 
     def scan(self):
-        "The records in order, as `frames.scan` gives them."
         tf, start = import_tensorflow(), 12
         with plain_errors(self.path):
             for record in tf.data.TFRecordDataset(self.path, buffer_size=1 << 23):
@@ -111,27 +123,27 @@ class RemoteFile:
 
 # %% ../../nbs/data/11_readers.ipynb #af0ef46e
 def file_opener(
-    folder,  # version folder of a dataset
+    folder: Path,  # version folder of a dataset
     split: str,  # name of a whole split
-    paths: list,  # its files in order
-    counts: list,  # records in each
-):  # function of a path → what `index_frames` can walk and slices can be taken of
+    paths: list[Path],  # its files in order
+    counts: list[int],  # records in each
+) -> Callable[[Path], SplitFile]:
     "How the files of a split are opened; what is slower than mapping them is said in the log."
-    if (kind := file_format(folder)) == 'tfrecord':
-        return RemoteFile if is_remote(folder) else open_mmap
-    log.warning('%s: its files are %s, read record by record through TFDS%s: slower than TFRecord files', folder, kind,
-                ', each file whole in memory' if kind == 'parquet' else '')
+    if (kind := file_format(folder)) == 'tfrecord': return RemoteFile if is_remote(folder) else open_mmap
+    in_memory = ', each file whole in memory' if kind == 'parquet' else ''
+    log.warning('%s: its files are %s, read record by record through TFDS%s: slower than TFRecord files',
+                folder, kind, in_memory)
     first = dict(zip(paths, [sum(counts[:k]) for k in range(len(counts))]))
     return lambda path: RecordFile(folder, split, first[path], counts[paths.index(path)])
 
 def open_all(
-    opener,  # as `file_opener` gives it
-    index,  # `FrameIndex` of a whole split
-    counts: list,  # records in each of its files
-) -> list:  # of the index's files, to take slices of
+    opener: Callable[[Path], SplitFile],  # as `file_opener` gives it
+    index: FrameIndex,  # of a whole split
+    counts: list[int],  # records in each of its files
+) -> list[SplitFile]:  # the index's files, to take slices of
     "Open the files of a split for reading frames."
-    files, n = [opener(p) for p in index.paths], 0
+    files, first = [opener(p) for p in index.paths], 0
     for file, count in zip(files, counts):
-        if hasattr(file, 'locate'): file.locate(index.records[n:n + count, 0].tolist())
-        n += count
+        file.locate(index.records[first:first + count, 0].tolist())
+        first += count
     return files
