@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .config import BuildConfig, UserError, parse_build
 from .logs import log
 
-if TYPE_CHECKING: from anchor_cache.pipeline import Summary
+if TYPE_CHECKING:
+    from anchor_cache.pipeline import Summary
 
 # %% ../nbs/24_build.ipynb #81b068cc
 def unmet_requirements(

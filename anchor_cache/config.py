@@ -13,7 +13,7 @@ import dataclasses
 import difflib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -237,11 +237,12 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` whose errors are `UserError`s."
-    def __init__(self, **kwargs: Any): super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **kwargs)
+    def __init__(self, formatter_class: Any = _HelpFormatter, **kwargs: Any):
+        super().__init__(allow_abbrev=False, formatter_class=formatter_class, **kwargs)
 
     def error(self, message: str) -> NoReturn: raise UserError(message.removeprefix('argument '))
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         "Parse `args`; an unknown one is an error that names the nearest flag."
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:

@@ -32,7 +32,7 @@ def quick_check(
 # %% ../nbs/25_demo.ipynb #9a4a0714
 DEMO_CHOICES: dict[str, Any] = dict(num_samples=64, shard_size=32)
 
-# %% ../nbs/25_demo.ipynb #976703f9
+# %% ../nbs/25_demo.ipynb #8e7269c8
 _ABOUT = {  # by a file's name, or by its suffix
     'manifest.json': 'every choice, fingerprints of teacher and dataset, versions, planned shards',
     'build.log': 'progress and warnings, in plain lines',
@@ -45,8 +45,8 @@ def _contents(
 ) -> str:  # a line for each file
     "Names, sizes and meaning of a cache's files."
     files = sorted(folder.iterdir(), key=lambda path: (path.name not in _ABOUT, path.stem, path.suffix != '.pt'))
-    return '\n'.join(f'  {path.name:33}{size(path.stat().st_size):>10}   {_ABOUT.get(path.name) or _ABOUT[path.suffix]}'
-                     for path in files)
+    about = [_ABOUT.get(path.name) or _ABOUT.get(path.suffix, '') for path in files]
+    return '\n'.join(f'  {path.name:33}{size(path.stat().st_size):>10}   {what}' for path, what in zip(files, about))
 
 # %% ../nbs/25_demo.ipynb #6c969bfb
 _INTRODUCTION = '''\
@@ -70,7 +70,7 @@ def _command_line(choices: dict[str, Any]) -> str:
     flags = [f'  --{name} {shlex.quote(str(value))}' for name, value in choices.items()]
     return ' \\\n'.join(['build_anchor_hidden_cache', *flags])
 
-# %% ../nbs/25_demo.ipynb #de96fcba
+# %% ../nbs/25_demo.ipynb #4fed1369
 def run_demo(
     output_dir: str = 'anchor_cache_demo',  # folder for the teacher and the cache
     progress: bool = True,  # a bar on stderr
@@ -85,7 +85,7 @@ def run_demo(
     def say(*lines: str) -> None: print(*lines, sep='\n\n', end='\n\n', flush=True)
     say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
     choices = _demo_choices(folder, write_random_run(folder/'teacher'))
-    say('2. The build, which loads PyTorch and TensorFlow first. From a shell it is', _command_line(choices))
+    say('2. A build. PyTorch and TensorFlow take a while to load. From a shell it is', _command_line(choices))
     say(str(build_cache(progress=progress, overwrite=True, **choices)))
     say('3. What is in the cache', _contents(folder/'cache'))
     say('4. A shard opens in Python with torch alone', quick_check(shard_path(folder/'cache', 0)))
