@@ -9,9 +9,14 @@ __all__ = ['unmet_requirements', 'require_build', 'build_cache', 'run_command', 
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .config import BuildConfig, UserError, parse_build
 from .logs import log
+
+if TYPE_CHECKING:
+    from anchor_cache.pipeline import Summary
 
 # %% ../nbs/24_build.ipynb #81b068cc
 def unmet_requirements(
@@ -28,25 +33,27 @@ def unmet_requirements(
         try: found = version(wanted.name)
         except PackageNotFoundError: unmet.append(f'{wanted.name} is not installed')
         else:
-            if not wanted.specifier.contains(found, prereleases=True): unmet.append(f'{wanted.name} is {found}, expected {wanted.specifier}')
+            if not wanted.specifier.contains(found, prereleases=True):
+                unmet.append(f'{wanted.name} is {found}, expected {wanted.specifier}')
     return unmet
 
-def require_build():
+# %% ../nbs/24_build.ipynb #4dd46573
+def require_build() -> None:
     "Raise `UserError` where this environment cannot build."
     try: unmet = unmet_requirements()
     except ModuleNotFoundError as e: unmet = [f'{e.name} is not installed']
     if not unmet: return
     more = f', and {len(unmet) - 3} more' if len(unmet) > 3 else ''
     raise UserError(f"this needs the build extra: {', '.join(unmet[:3])}{more}; pip install 'anchor-cache[build]', "
-                    f"in an environment of its own")
+                    "in an environment of its own")
 
 # %% ../nbs/24_build.ipynb #e5d814c4
 def build_cache(
-    config: BuildConfig = None,  # all choices; or leave it out and name them
+    config: BuildConfig | None = None,  # all choices; or leave it out and name them
     progress: bool = True,  # a bar on stderr
-    **choices,  # fields of `BuildConfig`
-):  # a `pipeline.Summary`: records, shards, bytes, seconds, output_dir
-    "Build a cache, or go on with one that is there; raises `UserError` for whatever is wrong with the choices."
+    **choices: Any,  # fields of `BuildConfig`
+) -> 'Summary':  # records, shards, bytes, seconds, output_dir
+    "Build a cache, or resume one that is there; raises `UserError` for whatever is wrong with the choices."
     config = config or BuildConfig(**choices)
     if (world := os.environ.get('WORLD_SIZE', '1')) != '1':
         raise UserError(f'got {world} processes, this version builds with one; use --nproc-per-node 1')
@@ -57,30 +64,30 @@ def build_cache(
 
 # %% ../nbs/24_build.ipynb #c42d1cfd
 def run_command(
-    work,  # function without arguments
+    work: Callable[[], object],  # what it gives back is dropped
     prog: str,  # name of the command, for messages
 ) -> int:  # exit status
-    "Run `work` and turn what a user can mend into one line on stderr."
+    "Run `work` and turn what a user can mend into one line on stderr; warnings of the package go there too."
     warn = logging.StreamHandler()
     warn.setLevel(logging.WARNING)
     warn.setFormatter(logging.Formatter(f'{prog}: %(levelname)s: %(message)s'))
     log.addHandler(warn)
-    def say(status, text):
-        print(f'{prog}: {" ".join(str(text).split())}', file=sys.stderr)
+    def say(status: int, text: str) -> int:
+        print(f'{prog}: {" ".join(text.split())}', file=sys.stderr)
         return status
     try: work()
     except UserError as e: return say(2, f'error: {e}')
-    except KeyboardInterrupt: return say(130, 'interrupted; the same command goes on with what is missing')
+    except KeyboardInterrupt: return say(130, 'interrupted; the same command resumes, building only the missing shards')
     except OSError as e: return say(1, f'error: {e}')
     finally: log.removeHandler(warn)
     return 0
 
 # %% ../nbs/24_build.ipynb #e70b40a5
 def main(
-    argv: list = None,  # words of the command line; the process's own if left out
+    argv: Sequence[str] | None = None,  # words of the command line; the process's own if left out
     prog: str = 'build_anchor_hidden_cache',  # name of the command
 ) -> int:  # exit status
-    "The console script."
+    "The console script: parse, build, print the summary."
     return run_command(lambda: print(build_cache(parse_build(argv, prog))), prog)
 
 # %% ../nbs/24_build.ipynb #3d044eac

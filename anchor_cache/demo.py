@@ -6,42 +6,88 @@
 __all__ = ['DEMO_CHOICES', 'quick_check', 'run_demo']
 
 # %% ../nbs/25_demo.ipynb #87c6e319
+import shlex
 from pathlib import Path
+from typing import Any
 
 from .build import build_cache
 from .config import UserError, demo_data
+from .units import size
 
 # %% ../nbs/25_demo.ipynb #fd01e223
 def quick_check(
     path: Path,  # a shard
-) -> str:  # what it prints
+) -> str:  # lines as in Python's prompt
     "Keys, number of records, shape and dtype of the first feature, by `torch.load` alone."
     import torch
     x = torch.load(path, map_location='cpu', weights_only=True)
-    feature, names = x['records'][0]['target_features'], ', '.join(x)
-    return '\n'.join([f">>> x = torch.load('{path}', map_location='cpu')",
-                      f">>> x.keys()                                        {names}",
-                      f">>> len(x['records'])                               {type(x['records']).__name__} of {len(x['records'])}",
-                      f">>> x['records'][0]['target_features'].shape        {tuple(feature.shape)}, {feature.dtype}"])
+    feature = x['records'][0]['target_features']
+    answers = {"x.keys()": x.keys(), "len(x['records'])": len(x['records']),
+               "x['records'][0]['target_features'].shape": feature.shape,
+               "x['records'][0]['target_features'].dtype": feature.dtype}
+    session = ['>>> import torch', f">>> x = torch.load({str(path)!r}, map_location='cpu')"]
+    for question, answer in answers.items(): session += [f'>>> {question}', repr(answer)]
+    return '\n'.join(session)
 
 # %% ../nbs/25_demo.ipynb #9a4a0714
-DEMO_CHOICES = dict(num_samples=64, shard_size=32)
+DEMO_CHOICES: dict[str, Any] = dict(num_samples=64, shard_size=32)
 
+# %% ../nbs/25_demo.ipynb #8e7269c8
+_ABOUT = {  # by a file's name, or by its suffix
+    'manifest.json': 'every choice, fingerprints of teacher and dataset, versions, planned shards',
+    'build.log': 'progress and warnings, in plain lines',
+    '.pt': 'the records of a shard: what the teacher read, and its feature',
+    '.json': 'the sidecar of a shard: checksum, count, and which frame each record is',
+}
+
+def _contents(
+    folder: Path,  # a cache
+) -> str:  # a line for each file
+    "Names, sizes and meaning of a cache's files."
+    files = sorted(folder.iterdir(), key=lambda path: (path.name not in _ABOUT, path.stem, path.suffix != '.pt'))
+    about = [_ABOUT.get(path.name) or _ABOUT.get(path.suffix, '') for path in files]
+    return '\n'.join(f'  {path.name:33}{size(path.stat().st_size):>10}   {what}' for path, what in zip(files, about))
+
+# %% ../nbs/25_demo.ipynb #6c969bfb
+_INTRODUCTION = '''\
+A small build from start to end. This teacher is random: five layers, no training, so its features mean nothing.
+The formats, the code and the LIBERO-90 frames are those of a real build.'''
+
+_NEXT = '''\
+Run the demo again, and it finds the cache complete. With files of your own:
+
+  anchor-cache teacher PATH      what a checkpoint is, and what a build would use of it
+  anchor-cache data ROOT NAME    what a dataset has, with a contact sheet of its images
+  anchor-cache build --help      every flag of a build'''
+
+def _demo_choices(folder: Path, checkpoint: Path) -> dict[str, Any]:
+    "The flags of the demo's build."
+    return dict(teacher_checkpoint=str(checkpoint), tokenizer_path=str(demo_data('tokenizer')),
+                data_root_dir=str(demo_data('rlds')), output_dir=str(folder/'cache'), **DEMO_CHOICES)
+
+def _command_line(choices: dict[str, Any]) -> str:
+    "Choices as one types them in a shell."
+    flags = [f'  --{name} {shlex.quote(str(value))}' for name, value in choices.items()]
+    return ' \\\n'.join(['build_anchor_hidden_cache', *flags])
+
+# %% ../nbs/25_demo.ipynb #4fed1369
 def run_demo(
     output_dir: str = 'anchor_cache_demo',  # folder for the teacher and the cache
     progress: bool = True,  # a bar on stderr
 ) -> Path:  # the cache
-    "Make a small random teacher in the native format and build a cache of real LIBERO frames with it; a second run finds it complete."
+    """Make a small random teacher in the native format and build a cache of real LIBERO frames with it; a second run
+    finds it complete. Raises `UserError` if `output_dir` is a file."""
     from anchor_cache.shards import shard_path
     from anchor_cache.teachers.random_models import write_random_run
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir(): raise UserError(f'--output_dir: {folder} is a file; name a folder')
-    checkpoint = write_random_run(folder/'teacher')
-    choices = dict(teacher_checkpoint=str(checkpoint), tokenizer_path=str(demo_data('tokenizer')), data_root_dir=str(demo_data('rlds')),
-                   output_dir=str(folder/'cache'), **DEMO_CHOICES)
-    print('This teacher is random: five layers, no training. Its format, its code path and the LIBERO-90 frames are real,\n'
-          'its features mean nothing.\n')
-    print('build_anchor_hidden_cache', *(f'\\\n  --{name} {value}' for name, value in choices.items()), end='\n\n', flush=True)
-    print(build_cache(progress=progress, overwrite=True, **choices), end='\n\n')
-    print(quick_check(shard_path(folder/'cache', 0)))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--output_dir: {folder} is a file; name a folder')
+    def say(*lines: str) -> None: print(*lines, sep='\n\n', end='\n\n', flush=True)
+    say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
+    choices = _demo_choices(folder, write_random_run(folder/'teacher'))
+    say('2. A build. PyTorch and TensorFlow take a while to load. From a shell it is', _command_line(choices))
+    say(str(build_cache(progress=progress, overwrite=True, **choices)))
+    say('3. What is in the cache', _contents(folder/'cache'))
+    say('4. A shard opens in Python with torch alone', quick_check(shard_path(folder/'cache', 0)))
+    print(_NEXT)
     return folder/'cache'

@@ -10,10 +10,12 @@ import contextlib
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # %% ../nbs/03_files.ipynb #5453343d
-def _sync_folder(folder):
+def _sync_folder(folder: Path) -> None:
     "Flush a folder's entries to disk, so that a rename survives a power cut."
     handle = os.open(folder, os.O_RDONLY)
     try: os.fsync(handle)
@@ -22,8 +24,8 @@ def _sync_folder(folder):
 @contextlib.contextmanager
 def atomic_write(
     path: Path,  # the file to be
-):  # a binary file to write to
-    "Write a file that appears under its name only when the block ends well."
+) -> Iterator[BinaryIO]:  # a binary file to write to
+    "Write a file that appears under its name only when the block ends well; raises `OSError` with the file's name."
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
     try:
@@ -39,7 +41,7 @@ def atomic_write(
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/03_files.ipynb #c9c09463
-def _alive(pid):
+def _alive(pid: int) -> bool:
     "Whether a process of this host runs."
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
@@ -48,7 +50,7 @@ def _alive(pid):
 
 def remove_stale(
     folder: Path,
-):
+) -> None:
     "Remove temporary files that dead processes of this host left behind."
     pattern = re.compile(r'\..+\.' + re.escape(socket.gethostname()) + r'\.(\d+)\.tmp')
     for path in Path(folder).glob('.*.tmp'):

@@ -9,15 +9,18 @@ __all__ = ['log', 'capture_logs', 'KeptRecords']
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import TypeVar
 
 # %% ../nbs/02_logs.ipynb #55d422e5
 log = logging.getLogger('anchor_cache')
 
 # %% ../nbs/02_logs.ipynb #90654c56
+_Handler = TypeVar('_Handler', bound=logging.Handler)
+
 @contextlib.contextmanager
 def capture_logs(
-    handler: logging.Handler,  # closed when the block ends
-) -> Iterator[logging.Handler]:
+    handler: _Handler,  # closed when the block ends
+) -> Iterator[_Handler]:
     "Inside: what the package logs, from INFO on, goes to `handler` as well."
     level = log.level
     log.addHandler(handler)
@@ -28,9 +31,10 @@ def capture_logs(
         log.removeHandler(handler)
         handler.close()
 
+# %% ../nbs/02_logs.ipynb #49576abc
 class KeptRecords(logging.Handler):
     "A handler that keeps what is logged, in `records`, for a file that does not exist yet."
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.records: list[logging.LogRecord] = []
 

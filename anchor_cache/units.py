@@ -8,7 +8,7 @@ __all__ = ['size', 'count']
 # %% ../nbs/01_units.ipynb #c4ad75b6
 def size(
     count: float,  # bytes
-) -> str:
+) -> str:  # with one digit after the point from kB on
     "Bytes as people read them: 15.1 GB, with 10^9 bytes to the GB."
     for unit in ('bytes', 'kB', 'MB'):
         if count < 1000: return f'{count:.0f} {unit}' if unit == 'bytes' else f'{count:.1f} {unit}'
@@ -18,7 +18,7 @@ def size(
 # %% ../nbs/01_units.ipynb #db4b57db
 def count(
     number: int,
-    thing: str,  # what is counted, in the singular
+    thing: str,  # what is counted, in the singular; its plural ends in s
 ) -> str:  # the number with commas, and the word in the singular or plural
     "A number of things: 1 frame, 1,234 frames."
     return f'{number:,} {thing}{"s" * (number != 1)}'
