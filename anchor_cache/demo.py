@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .build import build_cache
-from .config import UserError, demo_data
+from .config import UserError, demo_data, read_json
 from .units import size
 
 # %% ../nbs/25_demo.ipynb #fd01e223
@@ -71,17 +71,24 @@ def _command_line(choices: dict[str, Any]) -> str:
     return ' \\\n'.join(['build_anchor_hidden_cache', *flags])
 
 # %% ../nbs/25_demo.ipynb #4fed1369
+def _check_folder(folder: Path) -> None:
+    "Raise `UserError` where the demo would write over something that is not a demo of its own."
+    from anchor_cache.teachers.random_models import TINY
+    if not folder.exists(): return
+    if not folder.is_dir(): raise UserError(f'--output_dir: {folder} is a file; name a folder')
+    if any(folder.iterdir()) and read_json(folder/'teacher'/'dims.json', optional=True) != TINY:
+        raise UserError(f'--output_dir: {folder} has files that are not of this demo; name a new folder')
+
 def run_demo(
     output_dir: str = 'anchor_cache_demo',  # folder for the teacher and the cache
     progress: bool = True,  # a bar on stderr
 ) -> Path:  # the cache
     """Make a small random teacher in the native format and build a cache of real LIBERO frames with it; a second run
-    finds it complete. Raises `UserError` if `output_dir` is a file."""
+    finds it complete. Raises `UserError` if `output_dir` is a file, or a folder with something else in it."""
     from anchor_cache.shards import shard_path
     from anchor_cache.teachers.random_models import write_random_run
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'--output_dir: {folder} is a file; name a folder')
+    _check_folder(folder)
     def say(*lines: str) -> None: print(*lines, sep='\n\n', end='\n\n', flush=True)
     say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
     choices = _demo_choices(folder, write_random_run(folder/'teacher'))
