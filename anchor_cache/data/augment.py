@@ -9,27 +9,31 @@ __all__ = ['AUGMENTATION', 'make_augmenter', 'augmentation_identity']
 import functools
 import hashlib
 import importlib.metadata
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from .tf import find_dlimp, import_tensorflow
 
-# %% ../../nbs/data/05_augment.ipynb #82d4dacd
-AUGMENTATION = dict(  # operation → its arguments, in the order in which they are done
+# %% ../../nbs/data/05_augment.ipynb #31f1edfa
+AUGMENTATION: dict[str, Any] = dict(  # operation → its arguments, in the order in which they are done
     random_resized_crop=dict(scale=[0.9, 0.9], ratio=[1.0, 1.0]), random_brightness=[0.2], random_contrast=[0.8, 1.2],
     random_saturation=[0.8, 1.2], random_hue=[0.05])
 
-def _random_resized_crop(image, seed, scale, ratio):
+# %% ../../nbs/data/05_augment.ipynb #82d4dacd
+def _random_resized_crop(image: Any, seed: Any, scale: list[float], ratio: list[float]) -> Any:
     "A random window of an image, scaled up to the image's size with bilinear interpolation."
     tf = import_tensorflow()
     area = tf.random.stateless_uniform([1], seed, *scale)
     shape = tf.exp(tf.random.stateless_uniform([1], seed, *np.log(ratio, dtype=np.float32)))  # width over height
     height, width = tf.clip_by_value(tf.sqrt(area / shape), 0, 1), tf.clip_by_value(tf.sqrt(area * shape), 0, 1)
-    top, left = tf.random.stateless_uniform([1], seed, 0, 1 - height), tf.random.stateless_uniform([1], seed, 0, 1 - width)
+    top = tf.random.stateless_uniform([1], seed, 0, 1 - height)
+    left = tf.random.stateless_uniform([1], seed, 0, 1 - width)
     boxes = tf.stack([top, left, top + height, left + width], axis=1)  # (1, 4)
     return tf.image.crop_and_resize(image[None], boxes, [0], tf.shape(image)[:2])[0]
 
-def _augment(image, seed):
+def _augment(image: Any, seed: Any) -> Any:
     "Every operation of `AUGMENTATION` in its order, each with the next seed of the chain."
     tf = import_tensorflow()
     image = tf.image.convert_image_dtype(image, tf.float32)  # (height, width, 3), 0 to 1
@@ -44,18 +48,25 @@ def _augment(image, seed):
 @functools.cache
 def make_augmenter(
     dlimp: bool = True,  # use it where it is installed
-):  # (height, width, 3) uint8, (2,) int32 seed → (height, width, 3) uint8
-    "A function that augments one image as OpenVLA's training does; the same image and seed give the same pixels."
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function that augments one image as OpenVLA's training does: (height, width, 3) uint8 and a (2,) int32 seed →
+    (height, width, 3) uint8. The same image and seed give the same pixels."""
     tf, dl = import_tensorflow(), find_dlimp() if dlimp else None
     arguments = dict(AUGMENTATION, augment_order=list(AUGMENTATION))
-    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)], autograph=False)
-    def augment(image, seed): return dl.transforms.augment_image(image, seed=seed, **arguments) if dl else _augment(image, seed)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)],
+                 autograph=False)
+    def augment(image, seed):
+        return dl.transforms.augment_image(image, seed=seed, **arguments) if dl else _augment(image, seed)
+
     return lambda image, seed: augment(tf.constant(image), tf.constant(seed)).numpy()
 
 # %% ../../nbs/data/05_augment.ipynb #6edad33a
-def augmentation_identity() -> dict:
-    "Which operations an augmented cache went through, and whose: by name and version, and by a hash over what they make of a small picture."
+def augmentation_identity() -> dict[str, Any]:
+    """Which operations an augmented cache went through, and whose: by name and version, and by a hash over what they
+    make of a small picture."""
     dl = find_dlimp()
     ramp = (np.arange(32 * 32 * 3) * 7 % 251).astype(np.uint8).reshape(32, 32, 3)
     pixels = b''.join(make_augmenter()(ramp, np.array([k, 1], np.int32)).tobytes() for k in range(8))
-    return dict(operations=AUGMENTATION, by=f'dlimp {importlib.metadata.version("dlimp")}' if dl else 'anchor_cache', probe=hashlib.sha256(pixels).hexdigest()[:16])
+    by = f'dlimp {importlib.metadata.version("dlimp")}' if dl else 'anchor_cache'
+    return dict(operations=AUGMENTATION, by=by, probe=hashlib.sha256(pixels).hexdigest()[:16])

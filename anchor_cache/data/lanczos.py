@@ -11,65 +11,93 @@ import threading
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-# %% ../../nbs/data/03_lanczos.ipynb #f2702360
-def _windows(first, last, block, stride):
-    "Where the first window begins and how many inputs each has, for windows `stride` apart; inputs before the first count as negative."
+# %% ../../nbs/data/03_lanczos.ipynb #2ccf965d
+def _windows(first: np.ndarray, last: np.ndarray, block: int, stride: int) -> tuple[int, int]:
+    """Where the first window begins and how many inputs each has, for windows `stride` apart.
+    Inputs before the first count as negative."""
     blocks = np.arange(0, len(first), block)
     begin, end = np.minimum.reduceat(first, blocks), np.maximum.reduceat(last, blocks)
     at = np.arange(len(blocks)) * stride
     return int((begin - at).min()), int((end - at).max() - (begin - at).min())
 
+def _best_windows(first: np.ndarray, last: np.ndarray, inputs: int) -> tuple[int, int, int, int]:
+    "Outputs in a block, stride, where the first window begins, inputs in a window: the choice with fewest products."
+    outputs, choices = len(first), []
+    for block in range(4, 33):
+        shift = block * inputs // outputs  # what a block moves along the inputs, rounded down
+        for stride in (max(shift, 1), shift + 1):
+            at, reach = _windows(first, last, block, stride)
+            products = -(-outputs // block) * block * reach
+            choices.append((products, block, stride, at, reach))
+    _, block, stride, at, reach = min(choices)
+    return block, stride, at, reach
+
+# %% ../../nbs/data/03_lanczos.ipynb #f2702360
 class Band:
-    "A banded matrix of weights in the two forms that are needed: the taps of each output, and blocks of outputs over windows of inputs."
+    """A banded matrix of weights in the two forms that are needed:
+    the taps of each output, and blocks of outputs over windows of inputs."""
     def __init__(self,
         weights: np.ndarray,  # (outputs, inputs), float32
     ):
         self.outputs, self.inputs = weights.shape
-        first, last = (weights != 0).argmax(1), self.inputs - (weights[:, ::-1] != 0).argmax(1)  # of each output's inputs, and behind the last
+        # of each output: its first input, and the one behind its last
+        first, last = (weights != 0).argmax(1), self.inputs - (weights[:, ::-1] != 0).argmax(1)
         self.span, self.gain = int((last - first).max()), float(np.abs(weights).sum(1).max())
         self.starts = np.minimum(first, self.inputs - self.span)  # (outputs,)
         self.taps = np.take_along_axis(weights, self.starts[:, None] + np.arange(self.span), 1)  # (outputs, span)
-        choices = []
-        for block in range(4, 33):
-            for stride in (max(block * self.inputs // self.outputs, 1), block * self.inputs // self.outputs + 1):
-                at, reach = _windows(first, last, block, stride)
-                choices.append((-(-self.outputs // block) * block * reach, block, stride, at, reach))
-        _, self.block, self.stride, at, self.reach = min(choices)
+        self.block, self.stride, at, self.reach = _best_windows(first, last, self.inputs)
         self.count = -(-self.outputs // self.block)  # of blocks; the last one may go beyond the outputs
-        self.before, self.at = max(0, -at), max(0, at)  # zeros before the inputs; where in them the first window begins
-        self.length = max(self.before + self.inputs, self.at + (self.count - 1) * self.stride + self.reach)  # of the inputs with zeros around them
+        self.before, self.at = max(0, -at), max(0, at)  # zeros before the inputs; where the first window begins in all
+        windows_end = self.at + (self.count - 1) * self.stride + self.reach
+        self.length = max(self.before + self.inputs, windows_end)  # of the inputs with zeros around them
+        self.blocks = self._cut(weights)  # (count, block, reach)
+
+    def _cut(self, weights: np.ndarray) -> np.ndarray:
+        "The weights of each block over its window: (count, block, reach)."
         padded = np.zeros((self.count * self.block, self.length), np.float32)
         padded[:self.outputs, self.before:self.before + self.inputs] = weights
-        cut = [padded[k * self.block:(k + 1) * self.block, self.at + k * self.stride:][:, :self.reach] for k in range(self.count)]
-        self.blocks = np.stack(cut)  # (count, block, reach)
+        blocks = []
+        for k in range(self.count):
+            rows = padded[k * self.block:(k + 1) * self.block]  # (block, length)
+            begin = self.at + k * self.stride
+            blocks.append(rows[:, begin:begin + self.reach])
+        return np.stack(blocks)
 
 # %% ../../nbs/data/03_lanczos.ipynb #7cfb6b43
 def exact_values(
     image: np.ndarray,  # (height, width, 3), uint8
-    rows: Band,
-    columns: Band,
+    rows: Band,  # height to new height
+    columns: Band,  # width to new width
     places: np.ndarray,  # (places,), in the flattened result (new height, new width, 3)
-) -> np.ndarray:  # (places,), float32
+) -> np.ndarray:  # (places,), float32, not yet rounded
     "Single values of the result, summed in TensorFlow's order, tap after tap (`accumulate` sums so)."
     y, x, c = np.unravel_index(places, (rows.outputs, columns.outputs, 3))
     width = image.shape[1]
-    corner = (rows.starts[y] * width + columns.starts[x]) * 3 + c
-    taps = np.arange(rows.span)[:, None] * width * 3 + np.arange(columns.span) * 3
-    part = image.reshape(-1).take(corner[:, None, None] + taps).astype(np.float32)  # (places, taps of rows, taps of columns)
-    half = np.add.accumulate(rows.taps[y][:, :, None] * part, axis=1)[:, -1]  # (places, taps of columns)
+    corner = (rows.starts[y] * width + columns.starts[x]) * 3 + c  # (places,)
+    taps = np.arange(rows.span)[:, None] * width * 3 + np.arange(columns.span) * 3  # (taps of rows, taps of columns)
+    part = image.reshape(-1).take(corner[:, None, None] + taps)  # (places, taps of rows, taps of columns)
+    products = rows.taps[y][:, :, None] * part.astype(np.float32)
+    half = np.add.accumulate(products, axis=1)[:, -1]  # (places, taps of columns)
     return np.add.accumulate(columns.taps[x] * half, axis=1)[:, -1]
 
 # %% ../../nbs/data/03_lanczos.ipynb #6bca33de
 class _Scratch:
     "One thread's arrays, and the windows into them."
-    def __init__(self, r, c):
-        image, half = np.zeros((r.length, 3 * c.inputs), np.float32), np.zeros((r.count * r.block, 3 * c.length), np.float32)
+    def __init__(self, r: Band, c: Band):
+        image = np.zeros((r.length, 3 * c.inputs), np.float32)
+        half = np.zeros((r.count * r.block, 3 * c.length), np.float32)
         blocks = np.zeros((r.outputs, 3 * c.count * c.block), np.float32)
         self.image = image[r.before:r.before + r.inputs]  # (height, 3 · width)
-        self.down = as_strided(image[r.at:], (r.count, r.reach, 3 * c.inputs), (r.stride * image.strides[0], *image.strides), writeable=False)
-        self.half = half[:, 3 * c.before:3 * (c.before + c.inputs)].reshape(r.count, r.block, -1)  # new height in blocks, width as it was
-        self.across = as_strided(half[:, 3 * c.at:], (c.count, r.outputs, 3 * c.reach), (3 * c.stride * half.strides[1], *half.strides), writeable=False)
-        self.blocks = blocks.reshape(r.outputs, c.count, -1).transpose(1, 0, 2)  # (blocks of columns, new height, 3 · outputs in a block)
+        self.down = as_strided(  # (blocks of rows, rows of a window, 3 · width)
+            image[r.at:], (r.count, r.reach, 3 * c.inputs), (r.stride * image.strides[0], *image.strides),
+            writeable=False)
+        inside = half[:, 3 * c.before:3 * (c.before + c.inputs)]
+        self.half = inside.reshape(r.count, r.block, -1)  # new height in blocks, width as it was
+        self.across = as_strided(  # (blocks of columns, new height, 3 · columns of a window)
+            half[:, 3 * c.at:], (c.count, r.outputs, 3 * c.reach), (3 * c.stride * half.strides[1], *half.strides),
+            writeable=False)
+        # (blocks of columns, new height, 3 · outputs in a block)
+        self.blocks = blocks.reshape(r.outputs, c.count, -1).transpose(1, 0, 2)
         self.result = blocks[:, :3 * c.outputs]  # (new height, 3 · new width)
         self.rounded, self.doubtful = np.zeros(self.result.shape, np.float32), np.zeros(self.result.shape, bool)
 
@@ -82,11 +110,13 @@ class ExactResize:
         most: int = 20_000,  # doubtful values that are still worth it
     ):
         self.rows, self.columns, self.most, self._own = Band(rows), Band(columns), most, threading.local()
-        self.across = np.stack([np.kron(w.T, np.eye(3, dtype=np.float32)) for w in self.columns.blocks])  # channels stay beside each other
-        self.margin = 2.2 * (self.rows.span + self.columns.span + 2) * 2.**-24 * 255 * self.rows.gain * self.columns.gain
+        # (blocks of columns, 3 · window, 3 · outputs in a block): channels stay beside each other
+        self.across = np.stack([np.kron(w.T, np.eye(3, dtype=np.float32)) for w in self.columns.blocks])
+        taps = self.rows.span + self.columns.span
+        self.margin = 2.2 * (taps + 2) * 2.**-24 * 255 * self.rows.gain * self.columns.gain
 
-    def _nearly(self, image):
-        "This thread's scratch with the resized image in it, in some order of summation."
+    def _any_order(self, image: np.ndarray) -> _Scratch:
+        "This thread's scratch with the resized image in it, in the quickest order of summation."
         if not hasattr(self._own, 'scratch'): self._own.scratch = _Scratch(self.rows, self.columns)
         scratch = self._own.scratch
         scratch.image[:] = image.reshape(scratch.image.shape)
@@ -94,12 +124,19 @@ class ExactResize:
         np.matmul(scratch.across, self.across, out=scratch.blocks)
         return scratch
 
-    def __call__(self, image):
-        "(new height, new width, 3) uint8; None where so much is doubtful that TensorFlow itself is quicker."
-        s = self._nearly(image)
+    def __call__(self,
+        image: np.ndarray,  # (height, width, 3), uint8
+    ) -> np.ndarray | None:  # (new height, new width, 3), uint8
+        """The resized image; None where so much is doubtful that TensorFlow itself is quicker.
+        Raises `ValueError` for an image of another shape or dtype."""
+        expected = (self.rows.inputs, self.columns.inputs, 3)
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f'got an image of {image.shape}, {image.dtype}; expected {expected}, uint8')
+        s = self._any_order(image)
         np.rint(s.result, out=s.rounded)
         np.abs(np.subtract(s.result, s.rounded, out=s.result), out=s.result)
         doubtful = np.flatnonzero(np.greater(s.result, .5 - self.margin, out=s.doubtful))
         if len(doubtful) > self.most: return None
         s.rounded.reshape(-1)[doubtful] = np.rint(exact_values(image, self.rows, self.columns, doubtful))
-        return np.clip(s.rounded, 0, 255, out=s.rounded).astype(np.uint8).reshape(self.rows.outputs, self.columns.outputs, 3)
+        levels = np.clip(s.rounded, 0, 255, out=s.rounded).astype(np.uint8)
+        return levels.reshape(self.rows.outputs, self.columns.outputs, 3)

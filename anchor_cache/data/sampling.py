@@ -11,7 +11,7 @@ import numpy as np
 from ..config import UserError
 
 # %% ../../nbs/data/00_sampling.ipynb #f3917eae
-GAMMA = 0x9E3779B97F4A7C15
+GAMMA = 0x9E3779B97F4A7C15  # what the counter grows by: the odd number nearest to 2**64 / the golden ratio
 
 def splitmix64(
     seed: int,  # 0 or more; taken modulo 2**64
@@ -24,21 +24,24 @@ def splitmix64(
     return z ^ (z >> np.uint64(31))
 
 # %% ../../nbs/data/00_sampling.ipynb #ddb43d0f
-def _require(frames, num_samples):
+def _require(frames: int, num_samples: int) -> None:
     "Raise `UserError` when more frames are asked for than there are."
-    if num_samples > frames: raise UserError(f'--num_samples: got {num_samples}, the split holds {frames} frames; ask for {frames} or fewer')
+    if num_samples <= frames: return
+    raise UserError(f'--num_samples: got {num_samples}, the split holds {frames} frames; ask for {frames} or fewer')
 
 def sample_plan(
-    frames: int,  # frames that the split holds
+    frames: int,  # frames that the split has
     num_samples: int,  # frames to take
     seed: int = 7,  # decides the order
     window: int = 100_000,  # slots of the shuffle, in frames
 ) -> np.ndarray:  # (num_samples,), int64, numbers of frames, each at most once
     "The frames to cache, in order; raises `UserError` when more are asked for than there are."
     _require(frames, num_samples)
-    slots, next_frame, moved = min(window, frames), min(window, frames), {}
+    slots = next_frame = min(window, frames)
+    moved: dict[int, int] = {}  # slot → its frame, where that is not the slot's own number
     plan = np.empty(num_samples, dtype=np.int64)
-    for t, number in enumerate((splitmix64(seed, num_samples) >> np.uint64(32)).tolist()):
+    upper = splitmix64(seed, num_samples) >> np.uint64(32)
+    for t, number in enumerate(upper.tolist()):
         slot = number * slots >> 32
         plan[t] = moved.get(slot, slot)
         if next_frame < frames: moved[slot], next_frame = next_frame, next_frame + 1
@@ -47,37 +50,46 @@ def sample_plan(
             moved[slot] = moved.pop(slots, slots)
     return plan
 
-# %% ../../nbs/data/00_sampling.ipynb #fab609f9
+# %% ../../nbs/data/00_sampling.ipynb #2171b568
 def even_quotas(
-    held: np.ndarray,  # (tasks,), frames of each
+    held: np.ndarray,  # (tasks,), int64, frames of each
     num_samples: int,  # to take of all
-) -> np.ndarray:  # (tasks,), frames to take of each
-    "How many samples each task gives when they are spread as evenly as can be; earlier tasks give the odd ones."
+) -> np.ndarray:  # (tasks,), int64, frames to take of each
+    """How many samples each task gives when they are spread as evenly as can be; earlier tasks give the odd ones.
+    Raises `UserError` when more are asked for than there are."""
+    _require(int(held.sum()), num_samples)
     quotas, left = np.zeros(len(held), np.int64), num_samples
     while left:
         open_tasks = np.flatnonzero(quotas < held)
         share = left // len(open_tasks)
-        give = np.minimum(share, (held - quotas)[open_tasks]) if share else (np.arange(len(open_tasks)) < left).astype(np.int64)
+        if share: give = np.minimum(share, (held - quotas)[open_tasks])
+        else: give = (np.arange(len(open_tasks)) < left).astype(np.int64)  # fewer than tasks: the first ones give one
         quotas[open_tasks] += give
         left -= int(give.sum())
     return quotas
 
+# %% ../../nbs/data/00_sampling.ipynb #fab609f9
+def _renumber(tasks: np.ndarray) -> np.ndarray:
+    "Tasks numbered in the order in which they come up: (frames,), int64."
+    known: dict[int, int] = {}
+    return np.array([known.setdefault(t, len(known)) for t in tasks.tolist()], np.int64)
+
 def task_plan(
     tasks: np.ndarray,  # (frames,), number of each frame's task
-    num_samples: int,
-    seed: int = 7,
-    window: int = 100_000,
+    num_samples: int,  # frames to take
+    seed: int = 7,  # decides the order
+    window: int = 100_000,  # slots of the shuffle, in frames
 ) -> np.ndarray:  # (num_samples,), int64, numbers of frames, each at most once
-    "The frames to cache, in order, spread evenly over tasks; raises `UserError` when more are asked for than there are."
+    """The frames to cache, in order, spread evenly over tasks.
+    Raises `UserError` when more are asked for than there are."""
     _require(len(tasks), num_samples)
     order = sample_plan(len(tasks), len(tasks), seed, window)
-    shuffled, first = tasks[order], {}
-    for t in shuffled.tolist(): first.setdefault(t, len(first))
-    shuffled = np.array([first[t] for t in shuffled.tolist()], np.int64)  # tasks in the order in which they come up
-    quotas, seen, keep = even_quotas(np.bincount(shuffled), num_samples), [0] * len(first), np.zeros(len(order), bool)
-    for i, t in enumerate(shuffled.tolist()):
-        keep[i] = seen[t] < quotas[t]
-        seen[t] += 1
+    shuffled = _renumber(tasks[order])  # (frames,), so that the odd samples come from the tasks that come up first
+    quotas = even_quotas(np.bincount(shuffled), num_samples)
+    taken, keep = [0] * len(quotas), np.zeros(len(order), bool)
+    for i, task in enumerate(shuffled.tolist()):
+        keep[i] = taken[task] < quotas[task]
+        taken[task] += 1
     return order[keep]
 
 # %% ../../nbs/data/00_sampling.ipynb #9cfaa43b
@@ -96,6 +108,6 @@ def cut_ranges(
     start: int,
     stop: int,
     size: int,  # of a piece; the last one may be shorter
-) -> list:  # of range
+) -> list[range]:
     "`range(start, stop)` in pieces of `size`: samples in shards, or a shard in batches."
     return [range(i, min(i + size, stop)) for i in range(start, stop, size)]

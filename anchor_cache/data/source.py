@@ -6,6 +6,7 @@
 __all__ = ['FrameSource', 'frame_name']
 
 # %% ../../nbs/data/01_source.ipynb #869ffea3
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -16,32 +17,32 @@ from .sampling import sample_plan
 # %% ../../nbs/data/01_source.ipynb #29329116
 class FrameSource(Protocol):
     "Frames by number. A subclass gives the first five methods; the others follow from them, and can be made quicker."
+    @abstractmethod
     def __len__(self) -> int:
         "Frames that can be asked for."
-        ...
 
+    @abstractmethod
     def where(self, i: int) -> dict[str, Any]:
         "Where frame i is from: `dict(dataset=…, episode=…, step=…)`."
-        ...
 
+    @abstractmethod
     def instruction(self, i: int) -> str:
         "The instruction of frame i, as stored."
-        ...
 
+    @abstractmethod
     def images(self, numbers: Sequence[int], size: int) -> np.ndarray:
         "Frames as the policy's loader gives them: (len(numbers), size, size, 3), uint8. Called from several threads."
-        ...
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
-        "What the manifest says of the source."
-        ...
+        "What the manifest says of the source: JSON values that change whenever its frames do."
 
     def plan(self, num_samples: int, seed: int, window: int) -> np.ndarray:
         "The frames to cache, in order: (num_samples,), int64; raises `UserError` when there are too few."
         return sample_plan(len(self), num_samples, seed, window)
 
     def own_mask(self, i: int) -> np.ndarray | None:
-        "The `image_token_mask` that frame i brings: (seq + patches,), bool; None where it brings none."
+        "The `image_token_mask` stored with frame i: (seq + patches,), bool; None where there is none."
         return None
 
     def tasks(self) -> np.ndarray:
@@ -51,11 +52,11 @@ class FrameSource(Protocol):
 
     def addresses(self) -> Iterable[tuple[str, int, int]]:
         "Dataset, episode and step of each frame. Needed by `--plan`."
-        for i in range(len(self)): yield tuple(self.where(i)[k] for k in ('dataset', 'episode', 'step'))
+        for place in map(self.where, range(len(self))): yield place['dataset'], place['episode'], place['step']
 
 # %% ../../nbs/data/01_source.ipynb #d07d2e0d
 def frame_name(
     place: dict[str, Any],  # dataset, episode and step, as `FrameSource.where` gives them; other entries are ignored
-) -> str:
+) -> str:  # 'DATASET, episode E, step S'
     "How messages name a frame."
     return '{dataset}, episode {episode}, step {step}'.format(**place)

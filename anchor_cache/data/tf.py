@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
+from types import ModuleType
 
 from ..logs import log
 
-# %% ../../nbs/data/02_tf.ipynb #007f5c06
+# %% ../../nbs/data/02_tf.ipynb #5b9af4cf
 @contextlib.contextmanager
-def _held_back_stderr():
+def _held_back_stderr() -> Iterator[None]:
     "Hold back what C++ libraries write to file descriptor 2; let it out when the block fails."
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -28,13 +30,15 @@ def _held_back_stderr():
             raise
         finally: os.dup2(kept, 2); os.close(kept)
 
+# %% ../../nbs/data/02_tf.ipynb #007f5c06
 @functools.cache
-def import_tensorflow():
+def import_tensorflow() -> ModuleType:
     "TensorFlow, imported in the one order that works and without a GPU; quick after the first call."
     if importlib.util.find_spec('triton'): importlib.import_module('triton')
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # errors, not its notes
-    os.environ.setdefault('GCS_READAHEAD_BUFFER_SIZE_BYTES', '65536')  # a frame on a bucket is a small request, not one of 64 MB
-    with _held_back_stderr():  # its greeting comes before that setting is read
+    # a frame on a bucket is a small request, not one of 64 MB
+    os.environ.setdefault('GCS_READAHEAD_BUFFER_SIZE_BYTES', '65536')
+    with _held_back_stderr():  # its first lines come before that setting is read
         tf = importlib.import_module('tensorflow')
         tf.config.set_visible_devices([], 'GPU')
         tf.constant(0)  # starts its runtime
@@ -42,11 +46,12 @@ def import_tensorflow():
 
 # %% ../../nbs/data/02_tf.ipynb #3ad5e775
 @functools.cache
-def find_dlimp():  # the module, or None
-    "dlimp, where it is installed; a warning where it is and cannot be imported."
+def find_dlimp() -> ModuleType | None:
+    "dlimp, or None where it is not installed; a warning and None where it is but cannot be imported."
     if not importlib.util.find_spec('dlimp'): return None
     import_tensorflow()
     try: return importlib.import_module('dlimp')
     except Exception as e:  # whatever an old pin against a new TensorFlow gives
-        log.warning('dlimp is installed and cannot be imported (%s: %s); its operations are done without it', type(e).__name__, str(e).split('\n')[0])
+        log.warning('dlimp is installed but cannot be imported (%s: %s); using the built-in operations instead',
+                    type(e).__name__, str(e).split('\n')[0])
         return None
