@@ -6,8 +6,10 @@
 __all__ = ['FAMILIES', 'look_at_teacher', 'open_source', 'find_tokenizer', 'open_teacher']
 
 # %% ../nbs/20_teacher.ipynb #160070d2
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .config import TEACHER_FLAGS, UserError
 from .teachers.backbones import PrismaticSpec
@@ -21,55 +23,68 @@ from .teachers.prismatic_teacher import open_prismatic
 from .teachers.prompts import load_tokenizer, tokenizer_files
 from .teachers.source import Source
 
-# %% ../nbs/20_teacher.ipynb #0ff1c6d5
+# %% ../nbs/20_teacher.ipynb #f7d1e900
 def look_at_teacher(
-    teacher_checkpoint=None, teacher_model_path=None, teacher_policy_path=None, **other,  # as `open_source` takes them
-):
+    teacher_checkpoint: str | None = None,  # the paths as `open_source` takes them
+    teacher_model_path: str | None = None,
+    teacher_policy_path: str | None = None,
+    **other: Any,  # other arguments of `open_source`, not checked
+) -> None:
     "Raise `UserError` where the path that names a teacher cannot be one; quick, reads no weights and asks no hub."
     if teacher_checkpoint: find_run(teacher_checkpoint)
-    if teacher_model_path and not is_hub_id(teacher_model_path): read_config(Path(teacher_model_path), '--teacher_model_path')
-    if teacher_policy_path and not Path(teacher_policy_path).is_dir(): raise UserError(f'--teacher_policy_path: {teacher_policy_path} is no folder')
+    if teacher_model_path and not is_hub_id(teacher_model_path):
+        read_config(Path(teacher_model_path), '--teacher_model_path')
+    if teacher_policy_path and not Path(teacher_policy_path).is_dir():
+        raise UserError(f'--teacher_policy_path: {teacher_policy_path} is not a directory; '
+                        f'name one with an adapter or a merged policy')
 
+# %% ../nbs/20_teacher.ipynb #0ff1c6d5
 def open_source(
-    teacher_checkpoint: str = None,  # exactly one of these three: a native .pt in its run folder,
-    teacher_model_path: str = None,  # a folder or hub name in Hugging Face format,
-    teacher_policy_path: str = None,  # a folder with an adapter or a merged policy
-    teacher_base_path: str = None,  # an adapter's base, over its own base_model_name_or_path
-    tokenizer_path: str = None,  # folder or name on the hub; its config.json may tell a native model's dimensions
-    vision_backbone_path: str = None,  # where the pretrained towers are, should a native checkpoint have none
-    hf_token: str = None,  # for the hub: a token, the name of an environment variable, or a file
+    teacher_checkpoint: str | None = None,  # exactly one of these three: a native .pt in its run folder,
+    teacher_model_path: str | None = None,  # a folder or hub name in Hugging Face format,
+    teacher_policy_path: str | None = None,  # a folder with an adapter or a merged policy
+    teacher_base_path: str | None = None,  # an adapter's base, over its own base_model_name_or_path
+    tokenizer_path: str | None = None,  # folder or hub name; its config.json may tell a native model's dimensions
+    vision_backbone_path: str | None = None,  # where the pretrained towers are, should a native checkpoint have none
+    hf_token: str | None = None,  # for the hub: a token, the name of an environment variable, or a file
 ) -> Source:
     "The files of a teacher, opened; raises `UserError`."
     if sum(map(bool, (teacher_checkpoint, teacher_model_path, teacher_policy_path))) != 1:
         raise UserError(f'expected exactly one of {", ".join("--" + n for n in TEACHER_FLAGS)}')
-    if teacher_base_path and not teacher_policy_path: raise UserError('--teacher_base_path goes with an adapter, so with --teacher_policy_path')
+    if teacher_base_path and not teacher_policy_path:
+        raise UserError('--teacher_base_path goes with an adapter, so with --teacher_policy_path')
     token = resolve_token(hf_token)
-    tokenizer_dir = tokenizer_path and local_folder(tokenizer_path, 'tokenizer', '--tokenizer_path', token)
-    if tokenizer_dir: load_tokenizer(tokenizer_dir)  # what is wrong with it is said first
-    native = dict(tokenizer_dir=tokenizer_dir, vision_backbone_path=vision_backbone_path)
+    tokenizer_dir = local_folder(tokenizer_path, 'tokenizer', '--tokenizer_path', token) if tokenizer_path else None
+    if tokenizer_dir: load_tokenizer(tokenizer_dir)  # its faults are reported before the model's
+    native: dict[str, Any] = dict(tokenizer_dir=tokenizer_dir, vision_backbone_path=vision_backbone_path)
     if teacher_checkpoint: source = native_source(teacher_checkpoint, **native)
     elif teacher_policy_path: source = policy_source(teacher_policy_path, teacher_base_path, token, **native)
-    else: source = hf_source(local_folder(teacher_model_path, 'model', '--teacher_model_path', token), teacher_model_path)
+    elif teacher_model_path:
+        folder = local_folder(teacher_model_path, 'model', '--teacher_model_path', token)
+        source = hf_source(folder, teacher_model_path)
     return replace(source, folders=[tokenizer_dir]) if tokenizer_dir else source
 
 # %% ../nbs/20_teacher.ipynb #285ab713
-FAMILIES = {PrismaticSpec: open_prismatic}  # what a format's specification is → function of a source, its tokenizer and that one's folder
-
 def find_tokenizer(
     source: Source,
-    hf_token: str = None,  # as for `open_source`; without one, nothing is fetched that was not named
+    hf_token: str | None = None,  # as for `open_source`; without one, nothing is fetched that was not named
 ) -> Path:  # a folder with tokenizer files
     "Where a teacher's tokenizer is; raises `UserError` where there is none."
     if found := next((f for f in source.folders if tokenizer_files(f)), None): return found
     repository = source.spec.tokenizer_hub
     if hf_token is None:
-        raise UserError(f'{source.folders[-1]} holds no tokenizer; name a folder that does with --tokenizer_path, '
+        raise UserError(f'{source.folders[-1]} has no tokenizer; name a folder with one by --tokenizer_path, '
                         f'or give --hf_token to fetch that of {repository} from the hub')
     return fetch(repository, 'tokenizer', '--hf_token', resolve_token(hf_token))
 
+# %% ../nbs/20_teacher.ipynb #c8365b73
+# type of a specification → function of a source, its tokenizer and the tokenizer's folder that opens a teacher
+FAMILIES: dict[type, Callable[[Source, Any, Path], OpenTeacher]] = {PrismaticSpec: open_prismatic}
+
+# %% ../nbs/20_teacher.ipynb #31dbd3ed
 def open_teacher(
     hidden_layer: int = -2,  # checked against the number of layers
-    **named,  # as `open_source` takes them
+    **named: Any,  # as `open_source` takes them
 ) -> OpenTeacher:
     "Open and check a teacher; raises `UserError` for everything that can be wrong with it before its weights are read."
     source = open_source(**named)

@@ -6,15 +6,18 @@
 __all__ = ['flag_for', 'parameters', 'describe_teacher']
 
 # %% ../nbs/21_teacher_info.ipynb #90c066ca
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from .config import UserError
+from .layout import TokenLayout
 from .teacher import find_tokenizer, open_source
+from .teachers.backbones import PrismaticSpec
 from .teachers.hub import is_hub_id
 from .teachers.prismatic import cut, meta_model, resolve_layer
 from .teachers.prismatic_teacher import check_source
 from .teachers.prompts import fill, load_tokenizer, tokenize
+from .teachers.source import Source
 from .units import size
 
 # %% ../nbs/21_teacher_info.ipynb #80b86329
@@ -27,51 +30,69 @@ def flag_for(
     if (folder/'adapter_config.json').is_file(): return 'teacher_policy_path'
     if (folder/'checkpoints').is_dir(): return 'teacher_checkpoint'
     if folder.is_dir() or is_hub_id(path): return 'teacher_model_path'
-    raise UserError(f'{path} does not exist; name a native .pt, a folder in Hugging Face format, an adapter, or ORGANISATION/NAME on the hub')
+    raise UserError(f'{path} does not exist; name a native .pt, a folder in Hugging Face format, an adapter, '
+                    f'or ORGANISATION/NAME on the hub')
 
 # %% ../nbs/21_teacher_info.ipynb #d4615115
 def parameters(
-    spec,  # a `PrismaticSpec`
+    spec: PrismaticSpec,
     layer: int,  # as given
-) -> tuple:  # parameters that the layer needs, and all
+) -> tuple[int, int]:  # parameters that the layer needs, and all
     "How many parameters a hidden layer needs, of how many; a LM head that is the embedding counts once."
     model = meta_model(spec)
     total = sum(p.numel() for p in model.parameters())
-    return sum(p.numel() for p in cut(model, resolve_layer(layer, model.num_layers)).parameters()), total
+    needed = cut(model, resolve_layer(layer, model.num_layers))
+    return sum(p.numel() for p in needed.parameters()), total
 
-# %% ../nbs/21_teacher_info.ipynb #a9adf868
-def _sequence(source, layout, tokenizer):
-    "The token layout of one prompt, in words."
-    instruction = 'turn on the stove'
-    count = f'{len(tokenize(fill(source.spec.prompt, instruction), tokenizer)) - 1} ' if tokenizer else ''
-    words = f'{count}tokens of the prompt' + (f' for "{instruction}"' if tokenizer else '')
-    return f'[{source.spec.first}] [{layout.num_patches} image patches] [{words}]'
+# %% ../nbs/21_teacher_info.ipynb #73fd0c81
+def _sequence(source: Source, layout: TokenLayout, tokenizer: Any) -> str:
+    "The token layout of one prompt, in words; `tokenizer` may be None."
+    instruction, spec = 'turn on the stove', source.spec
+    words = 'tokens of the prompt'
+    if tokenizer:
+        count = len(tokenize(fill(spec.prompt, instruction), tokenizer)) - 1  # without the first
+        words = f'{count} {words} for "{instruction}"'
+    return f'[{spec.first}] [{layout.num_patches} image patches] [{words}]'
 
-def _tokenizer(source, hf_token):
-    "A source's tokenizer and a line about it."
+def _tokenizer(source: Source, hf_token: str | None) -> tuple[Any, str]:
+    "A source's tokenizer, or None, and a line about it."
     try: folder = find_tokenizer(source, hf_token)
     except UserError as e: return None, f'none: {e}'
     tokenizer = load_tokenizer(folder)
     return tokenizer, f'{len(tokenizer):,} pieces, from {folder}'
 
+def _files(source: Source) -> str:
+    "A source's format and its tensors, in words."
+    dtypes = sorted({str(t.dtype)[6:] for t in source.weights.values()})
+    lora = f', {len(source.changes)} layers with LoRA' if source.changes else ''
+    return f'Prismatic, {source.kind} format, {len(source.weights)} tensors in {" and ".join(dtypes)}{lora}'
+
+# %% ../nbs/21_teacher_info.ipynb #a9adf868
 def describe_teacher(
     path: str,  # a native .pt, a folder in Hugging Face format, an adapter, or a name on the hub
     hidden_layer: int = -2,
-    **named,  # teacher_base_path, tokenizer_path, vision_backbone_path, hf_token, as `open_source` takes them
+    **named: Any,  # teacher_base_path, tokenizer_path, vision_backbone_path, hf_token, as `open_source` takes them
 ) -> str:  # lines to print
-    "What a teacher is and what a build would use of it; reads no weights, raises `UserError` for what is wrong with its files."
+    """A summary of what a teacher is and what a build would use of it; reads no weights.
+
+    Raises `UserError` for what is wrong with its files."""
     source = open_source(**{flag_for(path): path}, **named)
-    model, spec = check_source(source), source.spec
-    layer, (used, total) = resolve_layer(hidden_layer, model.num_layers), parameters(spec, hidden_layer)
+    model = check_source(source)
+    spec, vision, num_layers = model.spec, model.spec.vision, model.num_layers
+    used, total = parameters(spec, hidden_layer)
     tokenizer, about = _tokenizer(source, named.get('hf_token'))
-    stored = Counter(str(t.dtype)[6:] for t in source.weights.values())
+    towers, pixels = ' + '.join(t.timm_id for t in vision.towers), f'{vision.image_size} × {vision.image_size} pixels'
+    memory = [f'{size(used * width)} in {name}' for name, width in dict(float32=4, bfloat16=2, float16=2).items()]
     rows = dict(
-        family=f'Prismatic, {source.kind} format, {len(source.weights)} tensors in {" and ".join(sorted(stored))}' +
-               (f', {len(source.changes)} layers with LoRA' if source.changes else ''),
-        vision=' + '.join(t.timm_id for t in spec.vision.towers) + f', {spec.vision.image_size} × {spec.vision.image_size} pixels, {spec.resize}',
+        family=_files(source),
+        vision=f'{towers}, {pixels}, {spec.resize}',
         projector=spec.projector,
-        language=f'{spec.language} ({spec.llm["model_type"]}), {model.num_layers} layers, hidden size {model.hidden_dim}, vocabulary {spec.llm["vocab_size"]:,}',
-        tokenizer=about, prompt=repr(spec.prompt), sequence=_sequence(source, model.layout, tokenizer),
-        hidden_layer=f'{hidden_layer} is entry {layer} of 0 … {model.num_layers}: {used:,} of {total:,} parameters ({used / total:.0%})',
-        memory=', '.join(f'{size(used * b)} in {n}' for n, b in dict(float32=4, bfloat16=2, float16=2).items()) + ', activations on top')
+        language=f'{spec.language} ({spec.llm["model_type"]}), {num_layers} layers, hidden size {model.hidden_dim}, '
+                 f'vocabulary {spec.vocab_size:,}',
+        tokenizer=about,
+        prompt=repr(spec.prompt),
+        sequence=_sequence(source, model.layout, tokenizer),
+        hidden_layer=f'{hidden_layer} is entry {resolve_layer(hidden_layer, num_layers)} of 0 … {num_layers}: '
+                     f'{used:,} of {total:,} parameters ({used / total:.0%})',
+        memory=', '.join(memory) + ', activations on top')
     return '\n'.join([path, *(f'  {key:13} {value}' for key, value in rows.items())])

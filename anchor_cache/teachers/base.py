@@ -6,13 +6,14 @@
 __all__ = ['Teacher', 'OpenTeacher', 'TeacherSpec']
 
 # %% ../../nbs/teachers/00_base.ipynb #c1e02f90
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from ..layout import TokenLayout
 
 # %% ../../nbs/teachers/00_base.ipynb #6f73e57a
+@runtime_checkable
 class Teacher(Protocol):
     "A frozen model that answers with pooled features of one hidden layer."
     name: str  # the string that names it in every record
@@ -25,21 +26,29 @@ class Teacher(Protocol):
         ...
 
     def pixel_values(self, images: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        "(batch, height, width, 3), uint8 → what goes into the model and into the record: float32, or a dict by vision tower."
+        """What goes into the model and into the record: float32, (batch, 3, height, width), or a dict by vision tower.
+
+        `images` are (batch, height, width, 3), uint8."""
         ...
 
-    def features(self, pixel_values: Any, input_ids: list[torch.Tensor], masks: list[torch.Tensor]) -> torch.Tensor:
-        "Mean of the hidden layer over each sample's mask of (seq + patches,): (batch, hidden_dim), float32, on the CPU."
+    def features(
+        self,
+        pixel_values: Any,  # a tensor or a dict, as `pixel_values` gives them
+        input_ids: list[torch.Tensor],  # (seq,) for each sample, not padded
+        masks: list[torch.Tensor],  # (seq + num_patches,), bool, for each sample
+    ) -> torch.Tensor:
+        "Mean of the hidden layer over each sample's mask: (batch, hidden_dim), float32, on the CPU."
         ...
 
 # %% ../../nbs/teachers/00_base.ipynb #ab4e3a88
+@runtime_checkable
 class OpenTeacher(Protocol):
     "A teacher that was opened and checked; nothing of its weights is in memory yet."
-    name: str
-    prompt: str
+    name: str  # the string that names it in every record
+    prompt: str  # its prompt template, with `{instruction}`
     num_layers: int  # of the language model
-    hidden_dim: int
-    layout: TokenLayout
+    hidden_dim: int  # numbers in a feature
+    layout: TokenLayout  # where the image stands among its tokens
 
     def identity(self) -> dict[str, Any]:
         "What the manifest says of the teacher: architecture, and fingerprints of weights and tokenizer."
@@ -50,13 +59,25 @@ class OpenTeacher(Protocol):
         ...
 
 # %% ../../nbs/teachers/00_base.ipynb #fc39a9a6
+@runtime_checkable
 class TeacherSpec(Protocol):
     "What a model is, whatever its family: enough to find its tokenizer and to fill its prompt."
     @property
-    def prompt(self) -> str: "The prompt template that it was trained with."
+    def prompt(self) -> str:
+        "The prompt template that it was trained with."
+        ...
+
     @property
-    def first(self) -> str: "The token that its own prompt begins with, such as `<s>`."
+    def first(self) -> str:
+        "The token that its own prompt begins with, such as `<s>`."
+        ...
+
     @property
-    def tokenizer_hub(self) -> str: "Repository of its tokenizer on the hub."
+    def tokenizer_hub(self) -> str:
+        "Repository of its tokenizer on the hub."
+        ...
+
     @property
-    def vocab_size(self) -> int: "Rows of its token embedding."
+    def vocab_size(self) -> int:
+        "Rows of its token embedding."
+        ...

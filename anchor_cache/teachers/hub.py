@@ -14,61 +14,69 @@ from ..config import UserError
 
 # %% ../../nbs/teachers/02_hub.ipynb #38875a62
 def resolve_token(
-    given: str,  # a token, the name of an environment variable, or a file; None for none
-) -> str:  # the token, or None
+    given: str | None,  # a token, the name of an environment variable, or a file; None for none
+) -> str | None:  # the token
     "The token that `--hf_token` means; raises `UserError`, which does not show it."
     if given is None: return None
     if given in os.environ: token = os.environ[given]
     elif len(given) < 4096 and Path(given).is_file():
         try: token = Path(given).read_text(encoding='utf-8')
-        except (OSError, UnicodeDecodeError): raise UserError('--hf_token: the file that it names cannot be read as text')
+        except (OSError, UnicodeDecodeError):
+            raise UserError('--hf_token: the file that it names cannot be read as text') from None
     elif re.fullmatch(r'[A-Z][A-Z0-9_]*', given) or re.search(r'[/\\.]', given):
-        raise UserError('--hf_token: names neither an environment variable that is set nor a file that exists; give one of them, or the token')
+        raise UserError('--hf_token: names neither an environment variable that is set nor a file that exists; '
+                        'give one of them, or the token')
     else: token = given
-    if not (token := token.strip()) or re.search(r'\s', token): raise UserError('--hf_token: expected one token without spaces, in whichever form')
+    if not (token := token.strip()) or re.search(r'\s', token):
+        raise UserError('--hf_token: expected one token without spaces, in whichever form')
     return token
 
-# %% ../../nbs/teachers/02_hub.ipynb #5c8b98ba
+# %% ../../nbs/teachers/02_hub.ipynb #de581ee7
 def is_hub_id(
-    name: str,
+    name: str | Path,
 ) -> bool:
     "Whether a name means a repository on the hub and not a folder on this machine."
-    return bool(re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?', str(name))) and not Path(name).exists() and not Path(name).parent.exists()
+    if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?', str(name)): return False
+    return not Path(name).exists() and not Path(name).parent.exists()
 
-PATTERNS = dict(model=['*.json', '*.safetensors', 'tokenizer.model', 'merges.txt'], tokenizer=['*.json', 'tokenizer.model', 'merges.txt'])
+# %% ../../nbs/teachers/02_hub.ipynb #62a375d1
+PATTERNS = {
+    'model': ['*.json', '*.safetensors', 'tokenizer.model', 'merges.txt'],
+    'tokenizer': ['*.json', 'tokenizer.model', 'merges.txt'],
+}
 
+# %% ../../nbs/teachers/02_hub.ipynb #5c8b98ba
 def fetch(
     name: str,  # ORGANISATION/NAME or ORGANISATION/NAME@REVISION
     what: str,  # a key of `PATTERNS`: which files are wanted
     flag: str,  # that named it, for the message
-    token: str = None,  # as `resolve_token` gives it
+    token: str | None = None,  # as `resolve_token` gives it
 ) -> Path:  # folder in huggingface_hub's cache
-    "The files of a repository on the hub; raises `UserError` where they are not to be had."
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    "The files of a repository on the hub; raises `UserError` where they cannot be fetched."
+    from huggingface_hub import errors, snapshot_download
     repository, _, revision = name.partition('@')
-    try: return Path(snapshot_download(repository, revision=revision or None, token=token, allow_patterns=PATTERNS[what]))
-    except GatedRepoError:
-        way = 'the token given has no access to it; ask for it on its page' if token else 'ask for access on its page and give a token with --hf_token'
-        raise UserError(f'{flag}: {repository} is gated on the hub: {way}') from None
-    except RevisionNotFoundError: raise UserError(f'{flag}: {repository} has no revision {revision!r} on the hub') from None
-    except RepositoryNotFoundError:
-        raise UserError(f'{flag}: {name} is no folder here, and the hub has no such repository or shows it only to a token (--hf_token)') from None
-    except LocalEntryNotFoundError: raise UserError(f'{flag}: {name} is no folder here, and the hub cannot be reached to ask for it') from None
-    except Exception as e:  # huggingface_hub passes on the errors of whatever it speaks through
-        raise UserError(f'{flag}: {name} is no folder here, and the hub cannot be asked for it: {type(e).__name__}') from None
+    not_here = f'{flag}: {name} is not a directory here, and the hub'
+    try:
+        folder = snapshot_download(repository, revision=revision or None, token=token, allow_patterns=PATTERNS[what])
+        return Path(folder)
+    except errors.GatedRepoError:
+        remedy = ('the token given has no access to it; ask for it on its page' if token else
+                  'ask for access on its page and give a token with --hf_token')
+        raise UserError(f'{flag}: {repository} is gated on the hub: {remedy}') from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f'{flag}: {repository} has no revision {revision!r} on the hub') from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(f'{not_here} has no such repository or shows it only to a token (--hf_token)') from None
+    except errors.LocalEntryNotFoundError: raise UserError(f'{not_here} cannot be reached to ask for it') from None
+    except Exception as e:  # huggingface_hub passes on the errors of the libraries under it
+        raise UserError(f'{not_here} cannot be asked for it: {type(e).__name__}') from None
 
 # %% ../../nbs/teachers/02_hub.ipynb #b8f68d0b
 def local_folder(
-    path: str,  # a folder, or a name on the hub
+    path: str | Path,  # a folder, or a name on the hub
     what: str,  # a key of `PATTERNS`: which files are wanted
     flag: str,  # that named it, for the message
-    token: str = None,  # as `resolve_token` gives it
+    token: str | None = None,  # as `resolve_token` gives it
 ) -> Path:
     "A folder here, or one that the hub's files were fetched to; raises `UserError` as `fetch` does."
     return fetch(str(path), what, flag, token) if is_hub_id(path) else Path(path)

@@ -13,7 +13,7 @@ import torch
 from .backbones import Tower, VisionBackbone
 
 # %% ../../nbs/teachers/06_images.ipynb #62283ff0
-def _letterbox(image, mean):
+def _letterbox(image, mean: tuple[float, float, float]):
     "A PIL image padded to a square with a colour in [0, 1]."
     from torchvision.transforms import functional as F
     (width, height), side = image.size, max(image.size)
@@ -36,19 +36,22 @@ def fit_square(
     resize = transforms.Resize(target, interpolation=transforms.InterpolationMode.BICUBIC)
     return torch.from_numpy(np.array(transforms.CenterCrop(size)(resize(pil))))
 
-def _is_fitting(shape, size, strategy, tower): return tuple(shape) == (size, size) and (strategy == 'resize-naive' or tower.crop == 1)
+def _is_fitting(shape, size: int, strategy: str, tower: Tower) -> bool:
+    "Whether an image of (height, width) goes through `fit_square` unchanged."
+    return tuple(shape) == (size, size) and (strategy == 'resize-naive' or tower.crop == 1)
 
 # %% ../../nbs/teachers/06_images.ipynb #acfe147e
 def image_transform(
     images: torch.Tensor,  # (batch, height, width, 3), uint8
     vision: VisionBackbone,
     strategy: str = 'resize-naive',  # or resize-crop, letterbox
-) -> torch.Tensor | dict:  # (batch, 3, size, size), float32; a dict by kind where there are two towers
-    "Pixels as the towers read them: at their size, scaled to [0, 1], normalised (torchvision's ToTensor and Normalize)."
-    column = lambda values: torch.tensor(values, dtype=torch.float32)[:, None, None]
+) -> torch.Tensor | dict[str, torch.Tensor]:  # (batch, 3, size, size), float32; by kind where there are two towers
+    "Pixels as the towers read them: at their size, scaled to [0, 1], normalised (torchvision: ToTensor, Normalize)."
+    size = vision.image_size
+    def column(values): return torch.tensor(values, dtype=torch.float32)[:, None, None]  # (3, 1, 1)
     def scaled(tower):
-        fits = _is_fitting(images.shape[1:3], vision.image_size, strategy, tower)
-        square = images if fits else torch.stack([fit_square(i, vision.image_size, strategy, tower) for i in images])
+        fits = _is_fitting(images.shape[1:3], size, strategy, tower)
+        square = images if fits else torch.stack([fit_square(i, size, strategy, tower) for i in images])
         return square.permute(0, 3, 1, 2).contiguous().float().div_(255)  # (batch, 3, size, size)
     pixels = {t.kind: scaled(t).sub_(column(t.mean)).div_(column(t.std)) for t in vision.towers}
     return pixels if len(pixels) > 1 else pixels[vision.towers[0].kind]

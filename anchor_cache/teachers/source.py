@@ -7,6 +7,10 @@ __all__ = ['Source']
 
 # %% ../../nbs/teachers/04_source.ipynb #1573ef23
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from .base import TeacherSpec
 
@@ -15,8 +19,8 @@ from .base import TeacherSpec
 class Source:
     "A teacher's files, opened; nothing of its weights is in memory yet."
     name: str  # as given
-    kind: str  # native, huggingface or adapter
+    kind: str  # the format: native, huggingface or adapter
     spec: TeacherSpec
-    weights: dict  # 'part.name' → memory-mapped tensor
-    folders: list  # of Path, where its tokenizer may lie, nearest first
-    changes: dict = field(default_factory=dict)  # name of a weight → an adapter's change to it
+    weights: dict[str, torch.Tensor]  # 'part.name' → memory-mapped tensor
+    folders: list[Path]  # where its tokenizer may lie, nearest first
+    changes: dict[str, Any] = field(default_factory=dict)  # name of a weight → an adapter's function of that weight
