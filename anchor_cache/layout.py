@@ -7,7 +7,10 @@ __all__ = ['KINDS', 'TokenLayout', 'splice', 'derive_image_token_mask', 'check_i
            'expand_attention_mask', 'token_kinds', 'show_layout']
 
 # %% ../nbs/05_layout.ipynb #456005c3
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,7 +24,9 @@ class TokenLayout:
     image_start: int = 1  # text tokens that stand before it
 
     @property
-    def image(self): return slice(self.image_start, self.image_start + self.num_patches)
+    def image(self) -> slice:
+        "The image's positions in the expanded sequence."
+        return slice(self.image_start, self.image_start + self.num_patches)
 
 # %% ../nbs/05_layout.ipynb #41b033b6
 def splice(
@@ -33,8 +38,11 @@ def splice(
     "Put `patches` between the text tokens where `layout` says; raises `UserError` when the lengths do not fit."
     seq, n = text.shape[dim], patches.shape[dim]
     if n != layout.num_patches: raise UserError(f'got {n} patches, expected {layout.num_patches}')
-    if seq < layout.image_start: raise UserError(f'got {seq} text tokens, expected at least the {layout.image_start} that stand before the image')
-    before, after = text.narrow(dim, 0, layout.image_start), text.narrow(dim, layout.image_start, seq - layout.image_start)
+    if seq < layout.image_start:
+        raise UserError(f'got {seq} text tokens, '
+                        f'expected at least the {layout.image_start} that stand before the image')
+    before = text.narrow(dim, 0, layout.image_start)
+    after = text.narrow(dim, layout.image_start, seq - layout.image_start)
     return torch.cat([before, patches, after], dim=dim)
 
 # %% ../nbs/05_layout.ipynb #af8b9327
@@ -52,7 +60,7 @@ def check_image_token_mask(
     layout: TokenLayout,
     name: str = 'image_token_mask',  # for the message
 ) -> torch.Tensor:  # `mask`
-    "`mask` if it is boolean, seq + patches long and marks as many positions as there are patches; raises `UserError`."
+    "`mask` if it is boolean, seq + patches long and true once for each patch; raises `UserError` otherwise."
     if mask.dtype != torch.bool: raise UserError(f'{name}: got {str(mask.dtype)[6:]}, expected bool')
     if mask.shape != (seq + layout.num_patches,):
         raise UserError(f'{name}: got shape {tuple(mask.shape)}, expected ({seq + layout.num_patches},): '
@@ -65,10 +73,10 @@ def check_image_token_mask(
 def image_token_mask(
     seq: int,  # text tokens, special ones included
     layout: TokenLayout,
-    own: torch.Tensor = None,  # the mask that the sample brings, if it does
+    own: torch.Tensor | None = None,  # the mask that the sample brings, if it does
     name: str = 'image_token_mask',  # whose it is, for the message
 ) -> torch.Tensor:  # (seq + num_patches,), bool
-    "A sample's own mask, checked, or else the one that follows from the layout; raises `UserError` for a wrong own one."
+    "A sample's own mask, checked, or else the one that follows from the layout; raises `UserError` for a wrong one."
     return derive_image_token_mask(seq, layout) if own is None else check_image_token_mask(own, seq, layout, name)
 
 # %% ../nbs/05_layout.ipynb #c560f1b6
@@ -77,33 +85,34 @@ def expand_attention_mask(
     layout: TokenLayout,
 ) -> torch.Tensor:  # (..., seq + num_patches), bool
     "The attention mask over the expanded sequence."
-    ones = torch.ones(*attention_mask.shape[:-1], layout.num_patches, dtype=torch.bool, device=attention_mask.device)
+    shape = *attention_mask.shape[:-1], layout.num_patches
+    ones = torch.ones(shape, dtype=torch.bool, device=attention_mask.device)  # (..., num_patches)
     return splice(attention_mask.bool(), ones, layout)
 
 # %% ../nbs/05_layout.ipynb #27d2b0bc
-KINDS = dict(BOS='#4c72b0', patch='#dd8452', text='#55a868', padding='#d0d0d0')
+KINDS = dict(BOS='#4c72b0', patch='#dd8452', text='#55a868', padding='#d0d0d0')  # kind of token → its colour
 
 def token_kinds(
     attention_mask: torch.Tensor,  # (seq,), bool; false is padding
     layout: TokenLayout,
-) -> list:  # of str, keys of `KINDS`, seq + num_patches long
+) -> list[str]:  # keys of `KINDS`, seq + num_patches long
     "What stands at each position of the expanded sequence."
     text = torch.where(attention_mask.bool(), 2, 3)
     text[:layout.image_start] = torch.where(attention_mask[:layout.image_start].bool(), 0, 3)
-    return [list(KINDS)[k] for k in splice(text, torch.ones(layout.num_patches, dtype=torch.long), layout)]
+    kinds = splice(text, torch.ones(layout.num_patches, dtype=torch.long), layout)  # (seq + num_patches,), indices
+    return [list(KINDS)[k] for k in kinds]
 
 # %% ../nbs/05_layout.ipynb #83ea88d3
 def _shortened(kinds, show):
     "Positions to draw: of a run longer than `2 * show + 1`, its ends only; None where something is left out."
-    positions, start = [], 0
-    while start < len(kinds):
-        end = start
-        while end < len(kinds) and kinds[end] == kinds[start]: end += 1
-        run = list(range(start, end))
-        positions += run if len(run) <= 2 * show + 1 or kinds[start] == 'text' else run[:show] + [None] + run[-show:]
-        start = end
+    positions: list[int | None] = []
+    for kind, group in itertools.groupby(range(len(kinds)), kinds.__getitem__):
+        run = list(group)
+        whole = kind == 'text' or len(run) <= 2 * show + 1
+        positions += run if whole else [*run[:show], None, *run[-show:]]
     return positions
 
+# %% ../nbs/05_layout.ipynb #97ba62f0
 def _cell(ax, x, y, color, label='', height=.8):
     "One token's cell, with its label turned upright."
     from matplotlib.patches import Rectangle
@@ -112,13 +121,13 @@ def _cell(ax, x, y, color, label='', height=.8):
 
 # %% ../nbs/05_layout.ipynb #00b3b023
 def show_layout(
-    tokens: list,  # of str, the text tokens, padding included
+    tokens: Sequence[str],  # the text tokens, padding included
     attention_mask: torch.Tensor,  # (seq,), bool; false is padding
     layout: TokenLayout,
-    pooled: dict = None,  # name of a pooling → (seq + num_patches,) bool, the positions that it averages
-    ax=None,  # a matplotlib axis; a new small figure if left out
+    pooled: dict[str, torch.Tensor] | None = None,  # pooling → (seq + num_patches,), bool: what it averages
+    ax: Any = None,  # a matplotlib axis; a new small figure if left out
     show: int = 3,  # cells drawn at each end of a long run
-):  # the axis
+) -> Any:  # the axis
     "Draw the expanded sequence of one sample and the positions that each pooling uses."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(10, 1.3 + .3 * len(pooled or {})))[1]
@@ -132,7 +141,8 @@ def show_layout(
         ax.text(-.4, .4 - row, name, ha='right', va='center', fontsize=8)
         for x, p in enumerate(positions):
             if p is not None: _cell(ax, x, -row, '#333333' if used[p] else '#f0f0f0')
-    ax.set(xlim=(-.5, len(positions)), ylim=(-len(pooled or {}) - .1, 2)); ax.axis('off')
+    ax.set(xlim=(-.5, len(positions)), ylim=(-len(pooled or {}) - .1, 2))
+    ax.axis('off')
     handles = [plt.Rectangle((0, 0), 1, 1, color=c) for c in KINDS.values()]
     ax.legend(handles, KINDS, ncols=4, fontsize=8, frameon=False, loc='lower left', bbox_to_anchor=(0, 1))
     return ax

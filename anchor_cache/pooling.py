@@ -6,6 +6,8 @@
 __all__ = ['POOL_MASKS', 'pool_mask', 'needs_prefix_only', 'mean_pool', 'cast_features']
 
 # %% ../nbs/06_pooling.ipynb #4e9685d6
+from collections.abc import Callable, Sequence
+
 import torch
 
 from .config import POOLINGS, UserError, one_of
@@ -13,11 +15,12 @@ from .layout import TokenLayout, expand_attention_mask
 from .schema import TORCH_DTYPES
 
 # %% ../nbs/06_pooling.ipynb #a8a440f5
-POOL_MASKS = {
+POOL_MASKS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # both (seq + num_patches,), bool
     'mean_image_tokens': lambda image_mask, attention_mask: image_mask,
     'mean_masked': lambda image_mask, attention_mask: attention_mask,
 }
 
+# %% ../nbs/06_pooling.ipynb #5621ae50
 def pool_mask(
     pooling: str,  # a name in `POOLINGS`
     image_mask: torch.Tensor,  # (seq + num_patches,), bool
@@ -25,13 +28,14 @@ def pool_mask(
     layout: TokenLayout,
 ) -> torch.Tensor:  # (seq + num_patches,), bool
     "The positions that `pooling` averages in one sample; raises `UserError` for an unknown pooling."
-    return POOL_MASKS[one_of(pooling, POOLINGS, '--pooling')](image_mask, expand_attention_mask(attention_mask, layout))
+    choose = POOL_MASKS[one_of(pooling, POOLINGS, '--pooling')]
+    return choose(image_mask, expand_attention_mask(attention_mask, layout))
 
 # %% ../nbs/06_pooling.ipynb #0f18d399
 def needs_prefix_only(
     mask: torch.Tensor,  # (seq + num_patches,), bool, the positions that are averaged
     layout: TokenLayout,
-) -> bool:
+) -> bool:  # true where the text after the image may be left out
     "Whether a causal model need not read past the image segment to pool over `mask`."
     return not bool(mask[layout.image.stop:].any())
 
@@ -50,15 +54,19 @@ def cast_features(
     mask: torch.Tensor,  # (batch, tokens), bool, what they were pooled over
     dtype: str,  # the cache's, canonical name
     layer: int,  # as given, for the message
-    samples: list,  # batch names, for the message
+    samples: Sequence[str],  # batch names, for the message
 ) -> torch.Tensor:  # (batch, dim) in `dtype`
     "Features in the cache's dtype; raises `UserError` for an empty mask and for values that are not finite."
     cast = features.to(TORCH_DTYPES[dtype])
-    for row, sample in enumerate(samples):
-        where, finite = f'{sample}, layer {layer}', lambda t: bool(torch.isfinite(t[row]).all())
-        if not bool(mask[row].any()): raise UserError(f'{where}: the mask is empty, there is nothing to pool; give it a true position')
-        if not finite(features): raise UserError(f'{where}: the teacher computed values that are not finite; try --teacher_dtype float32')
-        if not finite(cast):
-            largest = features[row].abs().max()
-            raise UserError(f'{where}: the largest value {largest:.4g} does not fit {dtype}; use --dtype bfloat16 or float32')
+    for sample, used, before, after in zip(samples, mask, features, cast, strict=True):
+        if problem := _problem(used, before, after): raise UserError(f'{sample}, layer {layer}: {problem}')
     return cast
+
+def _problem(mask, before, after):
+    "What is wrong with one sample's feature before or after the cast; None where nothing is."
+    if not mask.any(): return 'the mask is empty, there is nothing to pool; give it a true position'
+    if not before.isfinite().all():
+        return 'the teacher computed values that are not finite; try --teacher_dtype float32'
+    if after.isfinite().all(): return None
+    largest, dtype = before.abs().max(), str(after.dtype)[6:]
+    return f'the largest value {largest:.4g} does not fit {dtype}; use --dtype bfloat16 or float32'

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'RETENTION_MODE', 'TORCH_DTYPES', 'SHARD_KEYS', 'SHARD_META', 'RECORD_KEYS', 'RECORD_META',
-           'MODEL_INPUTS', 'make_record', 'record_meta', 'shard_meta', 'check_record', 'check_shard', 'require_schema']
+           'MODEL_INPUTS', 'record_meta', 'shard_meta', 'make_record', 'check_record', 'check_shard', 'require_schema']
 
 # %% ../nbs/04_schema.ipynb #47dc2625
+from typing import Any
+
 import torch
 
 from .config import DTYPES, POOLINGS, UserError
@@ -16,26 +18,12 @@ SCHEMA_VERSION = 1
 RETENTION_MODE = 'hidden'
 TORCH_DTYPES = {name: getattr(torch, name) for name in DTYPES}
 
+# %% ../nbs/04_schema.ipynb #2fa7c658
 SHARD_KEYS = {'records', 'meta'}
 SHARD_META = dict(schema_version=int, retention_mode=str, pooling=str, hidden_layer=int, dtype=str)
 RECORD_KEYS = {'model_inputs', 'target_features', 'meta'}
 RECORD_META = dict(layer=int, pooling=str, dtype=str, teacher=str, split=str)
 MODEL_INPUTS = {'input_ids', 'attention_mask', 'pixel_values', 'multimodal_indices', 'image_token_mask'}
-
-# %% ../nbs/04_schema.ipynb #77c7270f
-def make_record(
-    input_ids: torch.Tensor,  # (seq,), int64, with every special token
-    image_token_mask: torch.Tensor,  # (seq + patches,), bool
-    pixel_values: torch.Tensor | dict,  # (channels, height, width) in the cache's dtype, or a dict of such
-    target_features: torch.Tensor,  # (hidden_dim,) in the cache's dtype
-    attention_mask: torch.Tensor,  # (seq,), bool
-    multimodal_indices: torch.Tensor,  # (1,), int64, value 0
-    meta: dict,  # see `record_meta`
-) -> dict:  # a record of schema 1
-    "One record: the exact model inputs, the teacher's answer, and how it was asked."
-    inputs = dict(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values,
-                  multimodal_indices=multimodal_indices, image_token_mask=image_token_mask)
-    return dict(model_inputs=inputs, target_features=target_features, meta=meta)
 
 # %% ../nbs/04_schema.ipynb #d42e853d
 def record_meta(
@@ -44,30 +32,58 @@ def record_meta(
     dtype: str,  # canonical name: float16, not fp16
     teacher: str,  # as given
     split: str,  # as given
-) -> dict:  # `meta` of a record
+) -> dict[str, Any]:  # `meta` of a record
     "How a record's feature was asked for."
     return dict(layer=layer, pooling=pooling, dtype=dtype, teacher=teacher, split=split)
 
-def shard_meta(pooling: str, hidden_layer: int, dtype: str) -> dict:
+# %% ../nbs/04_schema.ipynb #a7530b96
+def shard_meta(
+    pooling: str,  # a name in `POOLINGS`
+    hidden_layer: int,  # as given: -2 stays -2
+    dtype: str,  # canonical name
+) -> dict[str, Any]:  # `meta` of a shard
     "What the records of a shard have in common, with the version of the format."
     return dict(schema_version=SCHEMA_VERSION, retention_mode=RETENTION_MODE, pooling=pooling,
                 hidden_layer=hidden_layer, dtype=dtype)
 
+# %% ../nbs/04_schema.ipynb #77c7270f
+def make_record(
+    input_ids: torch.Tensor,  # (seq,), int64, with every special token
+    image_token_mask: torch.Tensor,  # (seq + patches,), bool
+    pixel_values: torch.Tensor | dict[str, torch.Tensor],  # (channels, height, width) in the cache's dtype, or by tower
+    target_features: torch.Tensor,  # (hidden_dim,) in the cache's dtype
+    attention_mask: torch.Tensor,  # (seq,), bool
+    multimodal_indices: torch.Tensor,  # (1,), int64, value 0
+    meta: dict[str, Any],  # see `record_meta`
+) -> dict[str, Any]:  # a record of schema 1
+    "One record: the exact model inputs, the teacher's answer, and how it was asked."
+    inputs = dict(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values,
+                  multimodal_indices=multimodal_indices, image_token_mask=image_token_mask)
+    return dict(model_inputs=inputs, target_features=target_features, meta=meta)
+
 # %% ../nbs/04_schema.ipynb #e9854a96
 def _check_keys(got, expected, where):
     "Missing and extra keys of a dict."
-    if not isinstance(got, dict): return [f'{where}: got {type(got).__name__}, expected a dict with {", ".join(sorted(expected))}']
-    return ([f'{where}: key {k!r} is missing' for k in sorted(set(expected) - set(got))] +
-            [f'{where}: key {k!r} is not part of the schema' for k in sorted(map(str, set(got) - set(expected)))])
+    if not isinstance(got, dict):
+        return [f'{where}: got {type(got).__name__}, expected a dict with {", ".join(sorted(expected))}']
+    missing, extra = sorted(set(expected) - set(got)), sorted(map(str, set(got) - set(expected)))
+    return ([f'{where}: key {k!r} is missing' for k in missing] +
+            [f'{where}: key {k!r} is not part of the schema' for k in extra])
+
+# %% ../nbs/04_schema.ipynb #9352505b
+_FIXED = dict(pooling=POOLINGS, dtype=DTYPES, schema_version=(SCHEMA_VERSION,), retention_mode=(RETENTION_MODE,))
+
+def _check_entry(got, key, kind, where):
+    "Type of one entry of a `meta`, and its value where that has a fixed set."
+    if type(got) is not kind: return [f'{where}.{key}: got {got!r}, expected {kind.__name__}']
+    if key not in _FIXED or got in _FIXED[key]: return []
+    return [f'{where}.{key}: got {got!r}, expected {" or ".join(map(str, _FIXED[key]))}']
 
 def _check_meta(got, types, where):
-    "Keys and types of a `meta`, and the values that have a fixed set."
+    "Keys, types and values of a `meta`."
     faults = _check_keys(got, types, where)
     if not isinstance(got, dict): return faults
-    faults += [f'{where}.{k}: got {got[k]!r}, expected {t.__name__}' for k, t in types.items() if k in got and type(got[k]) is not t]
-    fixed = dict(pooling=POOLINGS, dtype=DTYPES, schema_version=(SCHEMA_VERSION,), retention_mode=(RETENTION_MODE,))
-    return faults + [f'{where}.{k}: got {got[k]!r}, expected {" or ".join(map(str, v))}'
-                     for k, v in fixed.items() if k in types and k in got and type(got[k]) is types[k] and got[k] not in v]
+    return faults + [f for k, kind in types.items() if k in got for f in _check_entry(got[k], k, kind, where)]
 
 # %% ../nbs/04_schema.ipynb #788a066b
 def _check_tensor(got, dtype, dims, where):
@@ -75,20 +91,23 @@ def _check_tensor(got, dtype, dims, where):
     if not isinstance(got, torch.Tensor): return [f'{where}: got {type(got).__name__}, expected a tensor']
     faults = []
     if got.dtype != dtype: faults.append(f'{where}: got {str(got.dtype)[6:]}, expected {str(dtype)[6:]}')
-    if got.dim() != dims or 0 in got.shape: faults.append(f'{where}: got shape {tuple(got.shape)}, expected {dims} dimension(s), none empty')
+    if got.dim() != dims or 0 in got.shape:
+        faults.append(f'{where}: got shape {tuple(got.shape)}, expected {dims} dimension(s), none empty')
     return faults
 
 def _check_pixels(got, dtype, where):
-    "`pixel_values`: one image, or one for each of two towers."
+    "`pixel_values`: one image, or one for each of two or more towers."
     if not isinstance(got, dict): return _check_tensor(got, dtype, 3, where)
     if len(got) < 2 or not all(isinstance(k, str) for k in got):
-        return [f'{where}: got keys {list(got)}, expected a tensor, or one for each of two or more vision towers by name']
+        return [f'{where}: got keys {list(got)}, expected a tensor, '
+                f'or one for each of two or more vision towers by name']
     return [f for k, t in sorted(got.items()) for f in _check_tensor(t, dtype, 3, f'{where}.{k}')]
 
 # %% ../nbs/04_schema.ipynb #b7f42e90
 def _check_lengths(inputs, where):
     "Lengths that must agree, and the number of true positions in the mask."
-    ids, attention, mask, rows = (inputs[k] for k in ('input_ids', 'attention_mask', 'image_token_mask', 'multimodal_indices'))
+    ids, attention = inputs['input_ids'], inputs['attention_mask']
+    mask, rows = inputs['image_token_mask'], inputs['multimodal_indices']
     faults = []
     if attention.shape != ids.shape:
         faults.append(f'{where}.attention_mask: got length {len(attention)}, expected {len(ids)}, as long as input_ids')
@@ -96,82 +115,91 @@ def _check_lengths(inputs, where):
         faults.append(f'{where}.multimodal_indices: got {rows.tolist()}, expected [0]')
     patches, marked = len(mask) - len(ids), int(mask.sum())
     if patches <= 0:
-        faults.append(f'{where}.image_token_mask: got length {len(mask)}, expected more than the {len(ids)} of input_ids')
+        faults.append(f'{where}.image_token_mask: got length {len(mask)}, '
+                      f'expected more than the {len(ids)} of input_ids')
     elif marked != patches:
         faults.append(f'{where}.image_token_mask: got {marked} true, expected {patches}, '
                       f'as many as length {len(mask)} has over the {len(ids)} of input_ids')
     return faults
 
 # %% ../nbs/04_schema.ipynb #ba42d8ee
+_PLAIN = dict(input_ids=torch.int64, attention_mask=torch.bool,
+              multimodal_indices=torch.int64, image_token_mask=torch.bool)  # the inputs of one dimension
+
 def _check_inputs(inputs, dtype, where):
     "The fields of `model_inputs`, each alone and then together."
     faults = _check_keys(inputs, MODEL_INPUTS, where)
     if not isinstance(inputs, dict): return faults
-    plain = dict(input_ids=torch.int64, attention_mask=torch.bool, multimodal_indices=torch.int64, image_token_mask=torch.bool)
-    alone = [f for k, t in plain.items() if k in inputs for f in _check_tensor(inputs[k], t, 1, f'{where}.{k}')]
-    if not alone and set(plain) <= set(inputs): alone = _check_lengths(inputs, where)
+    alone = [f for k, t in _PLAIN.items() if k in inputs for f in _check_tensor(inputs[k], t, 1, f'{where}.{k}')]
+    if not alone and set(_PLAIN) <= set(inputs): alone = _check_lengths(inputs, where)
     if 'pixel_values' in inputs: alone += _check_pixels(inputs['pixel_values'], dtype, f'{where}.pixel_values')
     return faults + alone
 
 # %% ../nbs/04_schema.ipynb #3f0b8c34
+def _check_feature(feature, dtype, where):
+    "`target_features`: one vector of finite values."
+    if faults := _check_tensor(feature, dtype, 1, where): return faults
+    return [] if bool(torch.isfinite(feature).all()) else [f'{where}: holds values that are not finite']
+
 def check_record(
-    record: dict,  # what should be a record of schema 1
+    record: Any,  # what should be a record of schema 1
     where: str = 'record',  # its path, put before each fault
-) -> list:  # of str, one for each deviation; empty when there is none
+) -> list[str]:  # one sentence for each deviation; empty when there is none
     "Every deviation of `record` from schema 1, by name."
     faults = _check_keys(record, RECORD_KEYS, where)
     if not isinstance(record, dict): return faults
     meta = record.get('meta')
     if 'meta' in record: faults += _check_meta(meta, RECORD_META, f'{where}.meta')
     name = meta.get('dtype') if isinstance(meta, dict) else None
-    if name not in DTYPES: return faults + [f'{where}: floating tensors left unchecked, meta.dtype names no dtype']
+    if name not in DTYPES: return faults + [f'{where}: floating tensors not checked, meta.dtype is missing or unknown']
     dtype = TORCH_DTYPES[name]
     if 'model_inputs' in record: faults += _check_inputs(record['model_inputs'], dtype, f'{where}.model_inputs')
     if 'target_features' in record:
-        feature, path = record['target_features'], f'{where}.target_features'
-        alone = _check_tensor(feature, dtype, 1, path)
-        if not alone and not bool(torch.isfinite(feature).all()): alone = [f'{path}: holds values that are not finite']
-        faults += alone
+        faults += _check_feature(record['target_features'], dtype, f'{where}.target_features')
+    return faults
+
+# %% ../nbs/04_schema.ipynb #8b2d7f03
+def _shapes(record):
+    "Shapes of what has the same shape in every record of a shard."
+    pixels = record['model_inputs']['pixel_values']
+    towers = {k: tuple(v.shape) for k, v in pixels.items()} if isinstance(pixels, dict) else tuple(pixels.shape)
+    return dict(target_features=tuple(record['target_features'].shape), pixel_values=towers)
+
+def _check_agreement(records, meta):
+    "What every record of a shard must share, in records that are each right alone."
+    common = dict(layer=meta['hidden_layer'], pooling=meta['pooling'], dtype=meta['dtype'],
+                  teacher=records[0]['meta']['teacher'], split=records[0]['meta']['split'])
+    first, faults = _shapes(records[0]), []
+    for i, record in enumerate(records):
+        faults += [f'records[{i}].meta.{k}: got {record["meta"][k]!r}, expected {v!r}, '
+                   f'as the shard and its first record have it'
+                   for k, v in common.items() if record['meta'][k] != v]
+        faults += [f'records[{i}].{k}: got shape {v}, expected {first[k]}, as in records[0]'
+                   for k, v in _shapes(record).items() if v != first[k]]
     return faults
 
 # %% ../nbs/04_schema.ipynb #371327d5
 def check_shard(
-    shard: dict,  # what `torch.load` gave
-) -> list:  # of str, one for each deviation; empty when there is none
-    "Every deviation of `shard` from schema 1, by name, records that disagree with each other or with the shard among them."
+    shard: Any,  # what `torch.load` gave
+) -> list[str]:  # one sentence for each deviation; empty when there is none
+    "Every deviation of `shard` from schema 1, by name, and every disagreement between its records."
     faults = _check_keys(shard, SHARD_KEYS, 'shard')
     if not isinstance(shard, dict): return faults
     meta, records = shard.get('meta'), shard.get('records')
     if 'meta' in shard: faults += _check_meta(meta, SHARD_META, 'meta')
+    if 'records' not in shard: return faults
     if not isinstance(records, list) or not records:
-        return faults + ([f'records: got {type(records).__name__}, expected a list of records, not empty'] if 'records' in shard else [])
+        return faults + [f'records: got {type(records).__name__}, expected a list of records, not empty']
     for i, record in enumerate(records): faults += check_record(record, f'records[{i}]')
-    if faults: return faults
-    return _check_agreement(records, meta)
-
-# %% ../nbs/04_schema.ipynb #8b2d7f03
-def _check_agreement(records, meta):
-    "What every record of a shard must share: how it was asked, and the shape of pixels and feature."
-    common = dict(layer=meta['hidden_layer'], pooling=meta['pooling'], dtype=meta['dtype'],
-                  teacher=records[0]['meta']['teacher'], split=records[0]['meta']['split'])
-    def shapes(record):
-        pixels = record['model_inputs']['pixel_values']
-        return dict(target_features=tuple(record['target_features'].shape),
-                    pixel_values={k: tuple(v.shape) for k, v in pixels.items()} if isinstance(pixels, dict) else tuple(pixels.shape))
-    first, faults = shapes(records[0]), []
-    for i, record in enumerate(records):
-        faults += [f'records[{i}].meta.{k}: got {record["meta"][k]!r}, expected {v!r}, as the shard and its first record have it'
-                   for k, v in common.items() if record['meta'][k] != v]
-        faults += [f'records[{i}].{k}: got shape {v}, expected {first[k]}, as in records[0]' for k, v in shapes(record).items() if v != first[k]]
-    return faults
+    return faults or _check_agreement(records, meta)
 
 # %% ../nbs/04_schema.ipynb #93086975
 def require_schema(
-    shard: dict,  # what `torch.load` gave, or what is about to be written
+    shard: Any,  # what `torch.load` gave, or what is about to be written
     name: str,  # the file, for the message
-) -> dict:  # `shard`
+) -> dict[str, Any]:  # `shard`
     "`shard` if it follows schema 1; raises `UserError` with the first three deviations otherwise."
     faults = check_shard(shard)
     if not faults: return shard
     more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
-    raise UserError(f'{name} is no shard of schema {SCHEMA_VERSION}: {"; ".join(faults[:3])}{more}')
+    raise UserError(f'{name} does not follow schema {SCHEMA_VERSION}: {"; ".join(faults[:3])}{more}')
