@@ -8,6 +8,8 @@ __all__ = ['MIXTURES', 'find_mixture', 'weighted_quotas', 'MixtureFrames', 'open
 # %% ../../nbs/data/15_mixtures.ipynb #4ef2cd48
 import bisect
 import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,123 +20,191 @@ from .sampling import sample_plan, splitmix64
 from .source import FrameSource
 
 # %% ../../nbs/data/15_mixtures.ipynb #8d2a7fa9
-def _rlds(names): return {f'{name}_converted_externally_to_rlds': float(weight) for name, weight in (pair.split('=') for pair in names.split())}
+def _rlds(names):
+    "Datasets with the ending that they have in Open X-Embodiment, from words such as `austin_buds_dataset=1`."
+    pairs = (pair.split('=') for pair in names.split())
+    return {f'{name}_converted_externally_to_rlds': float(weight) for name, weight in pairs}
 
-_RTX = {'fractal20220817_data': 0.54087122203, 'kuka': 0.8341046294, 'bridge_orig': 1., 'taco_play': 2., 'jaco_play': 2., 'berkeley_cable_routing': 3.,
-        'roboturk': 1., 'viola': 2., 'berkeley_autolab_ur5': 1., 'toto': 1.}
-_SOUP = {**_RTX, 'jaco_play': 1., 'berkeley_cable_routing': 1., 'roboturk': 2., 'berkeley_autolab_ur5': 2., 'language_table': 0.1,
-         **_rlds('stanford_hydra_dataset=2 austin_buds_dataset=1 nyu_franka_play_dataset=3 furniture_bench_dataset=0.1 ucsd_kitchen_dataset=2 '
-                 'austin_sailor_dataset=1 austin_sirius_dataset=1 dlr_edan_shared_control=1 iamlab_cmu_pickup_insert=1'),
-         'utaustin_mutex': 1., 'berkeley_fanuc_manipulation': 2., 'cmu_stretch': 1.}
+_RTX = {
+    'fractal20220817_data': 0.54087122203, 'kuka': 0.8341046294, 'bridge_orig': 1., 'taco_play': 2., 'jaco_play': 2.,
+    'berkeley_cable_routing': 3., 'roboturk': 1., 'viola': 2., 'berkeley_autolab_ur5': 1., 'toto': 1.,
+}
+_SOUP = {
+    **_RTX, 'jaco_play': 1., 'berkeley_cable_routing': 1., 'roboturk': 2., 'berkeley_autolab_ur5': 2.,
+    'language_table': 0.1,
+    **_rlds('stanford_hydra_dataset=2 austin_buds_dataset=1 nyu_franka_play_dataset=3 furniture_bench_dataset=0.1 '
+            'ucsd_kitchen_dataset=2 austin_sailor_dataset=1 austin_sirius_dataset=1 dlr_edan_shared_control=1 '
+            'iamlab_cmu_pickup_insert=1'),
+    'utaustin_mutex': 1., 'berkeley_fanuc_manipulation': 2., 'cmu_stretch': 1.,
+}
+_OTHERS = {'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2}
 
-MIXTURES = {  # name → dataset → weight
+# %% ../../nbs/data/15_mixtures.ipynb #bfaac41b
+MIXTURES: dict[str, dict[str, float]] = {  # name → dataset → weight
     'bridge': {'bridge_orig': 1.},
     'bridge_rt_1': {'bridge_orig': 1., 'fractal20220817_data': 1.},
     'rtx': _RTX,
     'oxe_magic_soup': _SOUP,
-    'oxe_magic_soup_plus': {**_SOUP, 'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2, 'droid': 0.06},
-    'oxe_magic_soup_plus_minus': {**{n: w for n, w in _SOUP.items() if n != 'language_table'}, 'fractal20220817_data': 1.,
-                                  'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2},
+    'oxe_magic_soup_plus': {**_SOUP, **_OTHERS, 'droid': 0.06},
+    'oxe_magic_soup_plus_minus': {
+        **{name: weight for name, weight in _SOUP.items() if name != 'language_table'},
+        'fractal20220817_data': 1., **_OTHERS,
+    },
     'libero_4_task_suites_no_noops': {f'libero_{suite}_no_noops': 1. for suite in ('spatial', 'object', 'goal', '10')},
 }
 
 # %% ../../nbs/data/15_mixtures.ipynb #5443171a
 def find_mixture(
     dataset: str,  # as `--dataset` has it
-) -> dict:  # dataset, or dataset:version → weight; None where it names one dataset
-    "The mixture that is meant; raises `UserError` for one that is not written as it should be."
+) -> dict[str, float] | None:  # dataset, or dataset:version → weight; None for the name of one dataset
+    "The mixture that is meant; raises `UserError` for one that is not written as NAME=WEIGHT,NAME=WEIGHT."
     if '=' not in dataset: return MIXTURES.get(dataset)
-    mixture = {}
+    mixture: dict[str, float] = {}
     for part in dataset.split(','):
         name, _, weight = (p.strip() for p in part.partition('='))
         try: number = float(weight)
         except ValueError: number = 0
         if not name or not 0 < number < float('inf'):
-            raise UserError(f'--dataset: got {part!r}, expected NAME=WEIGHT with a weight above 0, as in bridge_orig=1,kuka=0.8')
-        if name in mixture: raise UserError(f'--dataset: {name} stands twice in {dataset!r}')
+            raise UserError(f'--dataset: got {part!r}, expected NAME=WEIGHT with a weight above 0, '
+                            'as in bridge_orig=1,kuka=0.8')
+        if name in mixture: raise UserError(f'--dataset: {name} is named twice in {dataset!r}')
         mixture[name] = number
     return mixture
 
 # %% ../../nbs/data/15_mixtures.ipynb #ada94fb9
+def _divide(left: int, shares: np.ndarray) -> list[int]:
+    "`left` samples in proportion to some shares, by largest remainders; the earlier of equal remainders comes first."
+    exact = shares / shares.sum() * left
+    whole = np.floor(exact).astype(int)
+    by_remainder = sorted(range(len(shares)), key=lambda k: (-(exact[k] - whole[k]), k))
+    for k in by_remainder[:left - int(whole.sum())]: whole[k] += 1
+    return whole.tolist()
+
 def weighted_quotas(
-    held: list,  # frames of each dataset
-    weights: list,  # of each dataset
+    held: list[int],  # frames of each dataset
+    weights: list[float],  # of each dataset
     num_samples: int,  # to take of all
-) -> list:  # frames to take of each
+) -> list[int]:  # frames to take of each
     "How many samples each dataset gives; raises `UserError` when more are asked for than there are."
-    if num_samples > (total := sum(h for h, w in zip(held, weights) if w)):
-        raise UserError(f'--num_samples: got {num_samples}, the mixture holds {total} frames; ask for {total} or fewer')
+    total = sum(h for h, w in zip(held, weights) if w)
+    if num_samples > total:
+        raise UserError(f'--num_samples: got {num_samples}, the mixture has {total} frames; ask for {total} or fewer')
     quotas, left = [0] * len(held), num_samples
     while left:
         shares = np.array([w * h if q < h else 0. for h, w, q in zip(held, weights, quotas)])
-        exact = shares / shares.sum() * left
-        whole = np.floor(exact).astype(int)
-        for k in sorted(range(len(held)), key=lambda k: (-(exact[k] - whole[k]), k))[:left - int(whole.sum())]: whole[k] += 1
-        whole = [min(int(w), h - q) for w, h, q in zip(whole, held, quotas)]
-        quotas, left = [q + w for q, w in zip(quotas, whole)], left - sum(whole)
+        given = [min(wanted, h - q) for wanted, h, q in zip(_divide(left, shares), held, quotas)]
+        quotas, left = [q + g for q, g in zip(quotas, given)], left - sum(given)
     return quotas
 
 # %% ../../nbs/data/15_mixtures.ipynb #9c01884b
-def _require_all(mixture, name, root):
-    "Raise `UserError` that names every dataset of a mixture that is not there."
+def _require_all(mixture: dict[str, float], name: str, root: str) -> None:
+    "Raise `UserError` that names every dataset of a mixture that is missing."
     folder = as_folder(root)
     there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if missing := [d for d in mixture if d.partition(':')[0] not in there]:
-        raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: {", ".join(missing)}; there: '
-                        f'{", ".join(there) or "none"}; write out a mixture of those, as in bridge_orig=1,kuka=0.8')
+    missing = [dataset for dataset in mixture if dataset.partition(':')[0] not in there]
+    if missing:
+        raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: '
+                        f'{", ".join(missing)}; found there: {", ".join(there) or "none"}; '
+                        'write out a mixture of those, as in bridge_orig=1,kuka=0.8')
 
-# %% ../../nbs/data/15_mixtures.ipynb #14c08ca6
-class MixtureFrames(FrameSource):
-    "The frames of several datasets as one source, by number; raises `UserError` for a dataset that is not as it should be."
-    def __init__(self, root, name, split='train', image_key=None, instruction_key=None):
-        mixture = find_mixture(name)
-        _require_all(mixture, name, root)
-        self.name, self.split, self.weights = name, split, list(mixture.values())
-        self.sources = [RldsFrames(root, dataset, split, image_key, instruction_key) for dataset in mixture]
-        self.starts = [0, *itertools.accumulate(map(len, self.sources))]
+def _mixed_plan(
+    lengths: list[int],  # frames of each dataset
+    quotas: list[int],  # to take of each
+    seed: int,
+    window: int,
+) -> np.ndarray:  # (sum of quotas,), int64; the frames of a dataset are numbered on from those before it
+    "The order in which the frames of a mixture are cached."
+    seeds = splitmix64(seed, len(lengths)).tolist()
+    starts = itertools.accumulate(lengths, initial=0)
+    own = [iter((sample_plan(length, quota, k, window) + start).tolist())
+           for length, quota, k, start in zip(lengths, quotas, seeds, starts)]
+    turns = np.repeat(np.arange(len(own)), quotas)[sample_plan(sum(quotas), sum(quotas), seed, window)]
+    return np.array([next(own[k]) for k in turns.tolist()], np.int64)
 
-    def _own(self, i):
+# %% ../../nbs/data/15_mixtures.ipynb #37ffe9f9
+class _JoinedFrames(FrameSource):
+    "The frames of several datasets, those of one behind those of the other."
+    def __init__(self, sources: list[RldsFrames]):
+        self.sources, self.lengths = sources, [len(source) for source in sources]
+        self.starts = [0, *itertools.accumulate(self.lengths)]
+
+    def _own(self, i: int) -> tuple[RldsFrames, int]:
         "The source of frame i and its number there."
         k = bisect.bisect_right(self.starts, i) - 1
         return self.sources[k], i - self.starts[k]
 
-    def __len__(self): return self.starts[-1]
-    def instruction(self, i): return (own := self._own(i))[0].instruction(own[1])
-    def where(self, i): return (own := self._own(i))[0].where(own[1])
-    def own_mask(self, i): return (own := self._own(i))[0].own_mask(own[1])
-    def image(self, i, size): return (own := self._own(i))[0].image(own[1], size)
-    def images(self, numbers, size): return np.stack([self.image(i, size) for i in numbers])
-    def addresses(self): return itertools.chain(*(s.addresses() for s in self.sources))
+    def __len__(self) -> int: return self.starts[-1]
 
-    def tasks(self):
-        "The number of each frame's instruction; equal words of two datasets are one."
-        known = {}
-        return np.concatenate([np.array([known.setdefault(t, len(known)) for t in s.index.instructions], np.int64)[s.index.text] for s in self.sources])
+    def where(self, i: int) -> dict[str, Any]:
+        source, own = self._own(i)
+        return source.where(own)
 
-    def quotas(self, num_samples):
+    def instruction(self, i: int) -> str:
+        source, own = self._own(i)
+        return source.instruction(own)
+
+    def own_mask(self, i: int) -> np.ndarray | None:
+        source, own = self._own(i)
+        return source.own_mask(own)
+
+    def image(self, i: int, size: int) -> np.ndarray:
+        "Frame i as the policy's loader gives it: (size, size, 3), uint8."
+        source, own = self._own(i)
+        return source.image(own, size)
+
+    def images(self, numbers: Sequence[int], size: int) -> np.ndarray:
+        return np.stack([self.image(i, size) for i in numbers])
+
+    def addresses(self) -> Iterable[tuple[str, int, int]]:
+        return itertools.chain.from_iterable(source.addresses() for source in self.sources)
+
+# %% ../../nbs/data/15_mixtures.ipynb #14c08ca6
+class MixtureFrames(_JoinedFrames):
+    "The frames of a mixture as one source, by number; raises `UserError` for a dataset that cannot be read."
+    def __init__(
+        self,
+        root: str,  # folder that holds the datasets, or gs://BUCKET/FOLDER
+        name: str,  # of a mixture, or one written out
+        split: str = 'train',  # a split expression, for each dataset
+        image_key: str | None = None,  # as `RldsFrames` takes it
+        instruction_key: str | None = None,  # likewise
+    ):
+        mixture = find_mixture(name)
+        if mixture is None: raise UserError(f'--dataset: got {name!r}, expected a mixture: {", ".join(MIXTURES)}')
+        _require_all(mixture, name, root)
+        super().__init__([RldsFrames(root, dataset, split, image_key, instruction_key) for dataset in mixture])
+        self.name, self.split, self.weights = name, split, list(mixture.values())
+
+    def tasks(self) -> np.ndarray:
+        "A number for each frame's instruction, (frames,), int64; equal words of two datasets have one number."
+        known: dict[str, int] = {}
+        numbers = []
+        for index in (source.index for source in self.sources):
+            of_texts = np.array([known.setdefault(text, len(known)) for text in index.instructions], np.int64)
+            numbers.append(of_texts[index.text])
+        return np.concatenate(numbers)
+
+    def quotas(self, num_samples: int) -> list[int]:
         "Frames to take of each dataset."
-        return weighted_quotas([len(s) for s in self.sources], self.weights, num_samples)
+        return weighted_quotas(self.lengths, self.weights, num_samples)
 
-    def plan(self, num_samples, seed, window):
-        "The frames to cache, in order: each dataset's share in an order of its own, the datasets shuffled among each other."
-        quotas, seeds = self.quotas(num_samples), splitmix64(seed, len(self.sources)).tolist()
-        own = [iter((sample_plan(len(s), q, k, window) + start).tolist()) for s, q, k, start in zip(self.sources, quotas, seeds, self.starts)]
-        turns = np.repeat(np.arange(len(own)), quotas)[sample_plan(num_samples, num_samples, seed, window)]
-        return np.array([next(own[k]) for k in turns.tolist()], np.int64)
+    def plan(self, num_samples: int, seed: int, window: int) -> np.ndarray:
+        "The frames to cache, in order: (num_samples,), int64; raises `UserError` when there are too few."
+        return _mixed_plan(self.lengths, self.quotas(num_samples), seed, window)
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         "What the manifest says of the mixture."
-        return dict(name=self.name, weights=self.weights, frames=len(self), datasets=[s.identity() for s in self.sources])
+        datasets = [source.identity() for source in self.sources]
+        return dict(name=self.name, weights=self.weights, frames=len(self), datasets=datasets)
 
 # %% ../../nbs/data/15_mixtures.ipynb #8fcfd045
 def open_frames(
-    root: str,  # folder that holds RLDS datasets
+    root: str,  # folder that holds RLDS datasets, or gs://BUCKET/FOLDER
     dataset: str,  # name, name:version, a named mixture, or one written out
-    split: str = 'train',
-    image_key: str = None,
-    instruction_key: str = None,
-):  # `RldsFrames`, or `MixtureFrames`
-    "The frame source that `--dataset` means; raises `UserError`."
+    split: str = 'train',  # a split expression
+    image_key: str | None = None,  # as `RldsFrames` takes it
+    instruction_key: str | None = None,  # likewise
+) -> RldsFrames | MixtureFrames:
+    "The frame source that `--dataset` means; raises `UserError` for one that cannot be read."
     source = MixtureFrames if find_mixture(dataset) else RldsFrames
     return source(root, dataset, split, image_key, instruction_key)
-

@@ -11,10 +11,11 @@ import hashlib
 import numpy as np
 
 from ..config import UserError
+from .source import FrameSource
 
 # %% ../../nbs/data/14_plans.ipynb #6b42ad20
 def plan_table(
-    frames,  # a frame source, such as `RldsFrames`
+    frames: FrameSource,  # such as `RldsFrames`
     plan: np.ndarray,  # (num_samples,), numbers of frames
 ):  # a pandas DataFrame, one row for each sample, in order
     "A sample plan as a table: dataset, episode, step and instruction of each sample."
@@ -23,34 +24,51 @@ def plan_table(
     return pd.DataFrame(rows, columns=['dataset', 'episode', 'step', 'instruction']).rename_axis('sample')
 
 # %% ../../nbs/data/14_plans.ipynb #5f65813a
-def read_plan(
-    path: str,  # CSV with a header
-    frames,  # a frame source with `addresses()`: dataset, episode and step of each frame
-) -> np.ndarray:  # (num_samples,), numbers of frames
-    "The plan in a file; raises `UserError` that names the row for a frame that is not there or comes twice."
+def _load_rows(path):
+    "The rows of a CSV file as a pandas DataFrame; raises `UserError` unless episodes and steps are whole numbers."
     import pandas as pd
     try: table = pd.read_csv(path)
-    except OSError as e: raise UserError(f'--plan: cannot read {path}: {e.strerror}')
-    except (ValueError, UnicodeDecodeError) as e: raise UserError(f'--plan: {path} is no CSV table: {str(e).splitlines()[0]}')
+    except OSError as e: raise UserError(f'--plan: cannot read {path}: {e.strerror}') from None
+    except (ValueError, UnicodeDecodeError) as e:
+        raise UserError(f'--plan: {path} is not a CSV table: {str(e).splitlines()[0]}') from None
     for column in ('episode', 'step'):
-        if column not in table: raise UserError(f'--plan: {path} has no column {column!r}, it has {", ".join(map(str, table.columns))}')
-        if table[column].dtype.kind not in 'iu': raise UserError(f'--plan: {path}: column {column!r} holds something else than whole numbers')
-    if not len(table): raise UserError(f'--plan: {path} holds no row')
-    known = {key: i for i, key in enumerate(frames.addresses())}
-    datasets, plan, taken = {key[0] for key in known}, np.empty(len(table), np.int64), {}
-    if 'dataset' not in table:
-        if len(datasets) > 1: raise UserError(f"--plan: {path} has no column 'dataset', and {frames.name} is of several datasets")
-        table['dataset'] = frames.name
-    for row, key in enumerate(zip(table.dataset.tolist(), table.episode.tolist(), table.step.tolist())):
-        where = f'--plan: {path}, row {row + 1}: episode {key[1]}, step {key[2]}'
-        if key[0] not in datasets: raise UserError(f'{where}: of {key[0]!r}, the build reads {", ".join(sorted(datasets))}')
-        if key not in known: raise UserError(f'{where}: the split does not hold it, or leaves it out for want of an instruction')
-        if key in taken: raise UserError(f'{where}: stands in row {taken[key] + 1} already; no frame is cached twice')
-        taken[key], plan[row] = row, known[key]
-    return plan
+        if column not in table:
+            raise UserError(f'--plan: {path} has no column {column!r}, it has {", ".join(map(str, table.columns))}')
+    if not len(table): raise UserError(f'--plan: {path} has no rows')
+    for column in ('episode', 'step'):
+        if table[column].dtype.kind not in 'iu':
+            raise UserError(f'--plan: {path}: column {column!r} has values that are not whole numbers')
+    return table
 
+def _addresses(table, datasets, path):
+    "Dataset, episode and step of each row; a table without datasets is of the only one."
+    if 'dataset' in table: named = table.dataset.tolist()
+    elif len(datasets) < 2: named = [next(iter(datasets), '')] * len(table)
+    else: raise UserError(f"--plan: {path} has no column 'dataset', and the build reads {', '.join(sorted(datasets))}")
+    return zip(named, table.episode.tolist(), table.step.tolist())
+
+# %% ../../nbs/data/14_plans.ipynb #729879cd
+def read_plan(
+    path: str,  # CSV with a header
+    frames: FrameSource,  # that the build reads
+) -> np.ndarray:  # (num_samples,), int64, numbers of frames in the order of the rows
+    "The plan in a file; raises `UserError` that names the row for a frame that does not exist or comes twice."
+    known = {address: i for i, address in enumerate(frames.addresses())}
+    datasets = {dataset for dataset, _, _ in known}
+    plan: dict[int, int] = {}  # number of a frame → its row
+    for row, address in enumerate(_addresses(_load_rows(path), datasets, path), 1):
+        where = f'--plan: {path}, row {row}: episode {address[1]}, step {address[2]}'
+        if address[0] not in datasets:
+            raise UserError(f'{where}: got dataset {address[0]!r}, the build reads {", ".join(sorted(datasets))}')
+        if address not in known: raise UserError(f'{where}: not in the split, or skipped there: no instruction')
+        number = known[address]
+        if number in plan: raise UserError(f'{where}: already in row {plan[number]}; each frame is cached once')
+        plan[number] = row
+    return np.array(list(plan), np.int64)
+
+# %% ../../nbs/data/14_plans.ipynb #5a73a1da
 def plan_sha256(
     plan: np.ndarray,  # (num_samples,), numbers of frames
-) -> str:
-    "A hash of a plan, for the manifest."
+) -> str:  # 64 hexadecimal digits
+    "A hash of a plan, for the manifest: SHA-256 of its numbers as little-endian int64."
     return hashlib.sha256(np.ascontiguousarray(plan, '<i8').tobytes()).hexdigest()

@@ -6,31 +6,45 @@
 __all__ = ['trajectories']
 
 # %% ../../nbs/data/16_trajectories.ipynb #55cfebb7
+from typing import Any
+
 from ..config import UserError
 from .tf import find_dlimp, import_tensorflow
 
-# %% ../../nbs/data/16_trajectories.ipynb #6369aac9
+# %% ../../nbs/data/16_trajectories.ipynb #dec33561
 def _as_trajectory(number, episode):
-    "One element: the steps' features, and what dlimp adds to them."
+    "One element: the features of the steps, each (steps, …), and what dlimp adds to them."
     tf = import_tensorflow()
     steps = episode.pop('steps')
     length = tf.shape(tf.nest.flatten(steps)[0])[0]
-    return {**steps, 'traj_metadata': tf.nest.map_structure(lambda x: tf.repeat(x, length), episode), '_len': tf.repeat(length, length),
-            '_traj_index': tf.repeat(number, length), '_frame_index': tf.range(length)}
+    added = dict(
+        traj_metadata=tf.nest.map_structure(lambda x: tf.repeat(x, length), episode),
+        _len=tf.repeat(length, length),
+        _traj_index=tf.repeat(number, length),
+        _frame_index=tf.range(length),
+    )
+    return {**steps, **added}
 
+def _with_dlimp(dl, builder, split):
+    "The episodes as dlimp reads them, in the dataset's order."
+    in_order = import_tensorflow().data.Options()
+    in_order.deterministic = True  # (dlimp sets it to False)
+    episodes = dl.DLataset.from_rlds(builder, split=split, shuffle=False, num_parallel_reads=1)
+    return episodes.with_options(in_order)
+
+# %% ../../nbs/data/16_trajectories.ipynb #6369aac9
 def trajectories(
-    builder,  # of TFDS, such as `tfds.builder_from_directory(folder)`
+    builder: Any,  # of TFDS, such as `tfds.builder_from_directory(folder)`
     split: str = 'train',  # split expression
-):  # a dlimp `DLataset` where dlimp is installed, else a `tf.data.Dataset` of the same elements
-    "The episodes of a split in the dataset's order, steps stacked, images encoded; raises `UserError` for a split that is not there."
-    tf = import_tensorflow()
+) -> Any:  # a dlimp `DLataset` where dlimp is installed, else a `tf.data.Dataset` of the same elements
+    "A split's episodes in the dataset's order, steps stacked, images encoded; raises `UserError` for an unknown split."
+    import_tensorflow()
     import tensorflow_datasets as tfds
     try: builder.info.splits[split]
-    except (KeyError, ValueError) as e: raise UserError(f'split: got {split!r}, {builder.name} has {", ".join(sorted(builder.info.splits))}') from e
-    if dl := find_dlimp():
-        in_order = tf.data.Options()
-        in_order.deterministic = True  # (dlimp sets it to False)
-        return dl.DLataset.from_rlds(builder, split=split, shuffle=False, num_parallel_reads=1).with_options(in_order)
+    except (KeyError, ValueError) as e:
+        raise UserError(f'split: got {split!r}, {builder.name} has {", ".join(sorted(builder.info.splits))}') from e
+    if dl := find_dlimp(): return _with_dlimp(dl, builder, split)
     config = tfds.ReadConfig(interleave_cycle_length=1, skip_prefetch=True)
-    episodes = builder.as_dataset(split=split, shuffle_files=False, decoders=dict(steps=tfds.decode.SkipDecoding()), read_config=config)
-    return episodes.enumerate().map(lambda i, e: _as_trajectory(i, e))
+    encoded = dict(steps=tfds.decode.SkipDecoding())
+    episodes = builder.as_dataset(split=split, shuffle_files=False, decoders=encoded, read_config=config)
+    return episodes.enumerate().map(_as_trajectory)
