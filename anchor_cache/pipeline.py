@@ -94,7 +94,7 @@ class BatchMaker:
 
     def __call__(self, samples: range) -> Batch:
         "The batch of a range of samples; raises `UserError` for a frame's own mask that does not fit."
-        frames = [int(self.plan.plan[i]) for i in samples]
+        frames = [int(self.plan.order[i]) for i in samples]
         images = torch.from_numpy(_images(self.plan, frames, self.teacher.image_size))  # (batch, size, size, 3), uint8
         texts = [self.sample(i, frame) for i, frame in zip(samples, frames)]
         return Batch(samples, self.teacher.pixel_values(images), *map(list, zip(*texts)))
@@ -211,7 +211,7 @@ def _answers(
 def _write_all(plan, teacher, todo, shown):
     "Compute and write the shards in `todo`, with a bar where it is to be shown."
     ranges, folder, pending = plan.shards(), plan.config.output_dir, None
-    plan.frames.images([int(plan.plan[0])], teacher.image_size)  # imports TensorFlow in this thread
+    plan.frames.images([int(plan.order[0])], teacher.image_size)  # imports TensorFlow in this thread
     with (contextlib.closing(Progress(sum(len(ranges[k]) for k in todo), shown)) as progress,
           ThreadPoolExecutor(1) as writer, _answers(plan, teacher, todo) as answered):
         for k in todo:

@@ -93,12 +93,12 @@ def make_manifest(
 # %% ../nbs/22_planning.ipynb #8b8545c4
 @dataclass
 class BuildPlan:
-    "What a build will do. Sample i is frame `plan[i]` with template `i mod n`."
+    "What a build will do. Sample i is frame `order[i]` with template `i mod n`."
     config: BuildConfig
     frames: FrameSource
     teacher: OpenTeacher
     templates: list[str]
-    plan: np.ndarray  # (num_samples,), numbers of frames
+    order: np.ndarray  # (num_samples,), numbers of frames
     device: torch.device
     teacher_dtype: str
     manifest: dict[str, Any]
@@ -114,7 +114,7 @@ class BuildPlan:
 
     def sample(self, i: int) -> dict[str, Any]:
         "What a shard's sidecar says of sample i: dataset, episode, step, instruction and prompt_template."
-        frame = self.plan[i]
+        frame = self.order[i]
         return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame),
                     prompt_template=self.template(i))
 
