@@ -118,8 +118,8 @@ def keys():
     with torch.device('meta'):
         for name, (_, kinds) in VISION.items():
             models = towers(name)
-            prefix = lambda kind: f'{kind}_featurizer.' if len(kinds) > 1 else 'featurizer.'
-            parts[name] = listing({prefix(k) + n: t for k, m in models.items() for n, t in m.state_dict().items()})
+            prefix = {kind: f'{kind}_featurizer.' if len(kinds) > 1 else 'featurizer.' for kind in kinds}
+            parts[name] = listing({prefix[k] + n: t for k, m in models.items() for n, t in m.state_dict().items()})
             shown = ('mean', 'std', 'interpolation', 'crop_pct')
             parts[name]['transforms'] = {k: {c: m.pretrained_cfg[c] for c in shown} for k, m in models.items()}
         for name, ((config, model), dims) in LANGUAGE.items():
