@@ -230,7 +230,7 @@ def to_int(
 
 # %% ../nbs/00_config.ipynb #97311859
 class _HelpFormatter(argparse.HelpFormatter):
-    "Help as wide as the terminal, but at most 100 columns; as wide as that where there is no terminal."
+    "Help as wide as the terminal, but at most 100 columns; 100 columns where there is no terminal."
     def __init__(self, prog: str):
         columns = shutil.get_terminal_size((100, 24)).columns
         super().__init__(prog, max_help_position=26, width=min(100, columns) - 2)

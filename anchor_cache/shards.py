@@ -29,7 +29,7 @@ def _share(
 
 # %% ../nbs/07_shards.ipynb #166ae530
 def _allocate(count, batch, dtype):
-    "Room for `count` rows like those of `batch`."
+    "Memory for `count` rows like those of `batch`."
     return torch.empty(count, *batch.shape[1:], dtype=TORCH_DTYPES[dtype])
 
 def _records(ids, masks, pixels, features, asked):
