@@ -133,7 +133,7 @@ def check_contents(sdist, wheel_names):
     require(not missing, f'the sdist lacks {", ".join(missing)}')
     in_wheel = {n for n in wheel_names if '.dist-info/' not in n}
     require(in_wheel >= ours, f'the wheel lacks {", ".join(sorted(ours - in_wheel))}')
-    require(in_wheel <= ours, f'the wheel holds {", ".join(sorted(in_wheel - ours))}, which are not files of the package')
+    require(in_wheel <= ours, f'the wheel holds {", ".join(sorted(in_wheel - ours))}, not files of the package')
     require('anchor_cache/py.typed' in ours, 'anchor_cache/py.typed is missing')
     require(any(n.endswith('.dist-info/licenses/LICENSE') for n in wheel_names), 'the wheel lacks LICENSE')
 
