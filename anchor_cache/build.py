@@ -56,7 +56,8 @@ def build_cache(
     "Build a cache, or resume one that is there; raises `UserError` for whatever is wrong with the choices."
     config = config or BuildConfig(**choices)
     if (world := os.environ.get('WORLD_SIZE', '1')) != '1':
-        raise UserError(f'got {world} processes, this version builds with one; use --nproc-per-node 1')
+        raise UserError(f'WORLD_SIZE: got {world}, expected 1: this version builds in one process; '
+                        f'use torchrun --nproc-per-node 1, or unset WORLD_SIZE')
     from anchor_cache.pipeline import run_build
     require_build()
     from anchor_cache.planning import plan_build

@@ -74,8 +74,9 @@ def _command_line(choices: dict[str, Any]) -> str:
 def _check_folder(folder: Path) -> None:
     "Raise `UserError` where the demo would write over something that is not a demo of its own."
     from anchor_cache.teachers.random_models import TINY
-    if not folder.exists(): return
-    if not folder.is_dir(): raise UserError(f'--output_dir: {folder} is a file; name a folder')
+    if folder.exists() and not folder.is_dir(): raise UserError(f'--output_dir: {folder} is a file; name a folder')
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise UserError(f'--output_dir: {folder} cannot be made: {e.strerror}') from None
     if any(folder.iterdir()) and read_json(folder/'teacher'/'dims.json', optional=True) != TINY:
         raise UserError(f'--output_dir: {folder} has files that are not of this demo; name a new folder')
 
