@@ -58,8 +58,8 @@ def build_cache(
     if (world := os.environ.get('WORLD_SIZE', '1')) != '1':
         raise UserError(f'WORLD_SIZE: got {world}, expected 1: this version builds in one process; '
                         f'use torchrun --nproc-per-node 1, or unset WORLD_SIZE')
-    from anchor_cache.pipeline import run_build
     require_build()
+    from anchor_cache.pipeline import run_build
     from anchor_cache.planning import plan_build
     return run_build(plan_build(config), progress)
 
