@@ -22,7 +22,7 @@ from .readers import as_folder, file_opener, open_all, plain_errors
 from .source import FrameSource, frame_name
 from .splits import SplitPart, parse_split, split_files, split_sizes
 from .stored import mask_encoding, step_mask, stored_as, stored_pixels
-from .tfrecord import check_crc
+from .tfrecord import SplitFile, check_crc
 
 # %% ../../nbs/data/13_rlds.ipynb #b197c73a
 def _index_options(spec: dict[str, Any], keys: DatasetKeys) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _index_options(spec: dict[str, Any], keys: DatasetKeys) -> dict[str, Any]:
     if encoding == 'none': options['values'] = math.prod(shape)
     return options
 
-def _open_part(folder: Path, part: SplitPart, options: dict[str, Any]) -> tuple[FrameIndex, list[Any]]:
+def _open_part(folder: Path, part: SplitPart, options: dict[str, Any]) -> tuple[FrameIndex, list[SplitFile]]:
     "The frames of some episodes of a whole split, and the files of that split, opened."
     paths, counts = split_files(folder, part.split)
     opener = file_opener(folder, part.split, paths, counts)
@@ -49,7 +49,7 @@ def open_split(
     split: str = 'train',  # a split expression
     image_key: str | None = None,  # where the table does not know the dataset, or for another camera
     instruction_key: str | None = None,  # likewise
-) -> tuple[Path, dict[str, Any], DatasetKeys, FrameIndex, list[Any]]:
+) -> tuple[Path, dict[str, Any], DatasetKeys, FrameIndex, list[SplitFile]]:
     """Find a dataset, its keys and the frames of a split expression; raises `UserError`.
 
     Returns the version folder, features.json, the keys, the index, and the index's files: slices of one are its bytes.
@@ -57,15 +57,16 @@ def open_split(
     folder = find_dataset(as_folder(root), dataset)
     name, spec = folder.parent.name, read_json(folder/'features.json')
     keys = choose_keys(name, spec, image_key, instruction_key)
+    options = _index_options(spec, keys)
     held = {whole: entry['shardLengths'] for whole, entry in split_sizes(folder).items()}
-    parts = [_open_part(folder, part, _index_options(spec, keys)) for part in parse_split(split, held, name)]
+    parts = [_open_part(folder, part, options) for part in parse_split(split, held, name)]
     files = [file for _, opened in parts for file in opened]
     return folder, spec, keys, join_indices([index for index, _ in parts]), files
 
 # %% ../../nbs/data/13_rlds.ipynb #e3953c9d
 class _Records:
     "The bytes of a split's frames and episodes; raises `UserError` for a record whose CRC is wrong."
-    def __init__(self, index: FrameIndex, files: list[Any]):
+    def __init__(self, index: FrameIndex, files: list[SplitFile]):
         self.index, self.files = index, files
         self._checked: set[int] = set()  # episodes
 
@@ -73,10 +74,10 @@ class _Records:
         "The file that frame i is in."
         return self.index.paths[self.index.file[i]]
 
-    def _file(self, i: int) -> Any:
+    def _file(self, i: int) -> SplitFile:
         "The opened file that frame i is in, once its episode's record is known to be whole."
         file, episode = self.files[self.index.file[i]], int(self.index.episode[i])
-        if episode not in self._checked and not getattr(file, 'checked', False):
+        if episode not in self._checked and not file.checked:
             start, end, crc = self.index.records[episode].tolist()
             check_crc(file, start, end, crc, f'{self.path(i)}, record of episode {episode}')
             self._checked.add(episode)
