@@ -575,6 +575,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                               'anchor_cache/teachers/backbones.py'),
                                                  'anchor_cache.teachers.backbones._sizes': ( 'teachers/backbones.html#_sizes',
                                                                                              'anchor_cache/teachers/backbones.py'),
+                                                 'anchor_cache.teachers.backbones._spelt_in': ( 'teachers/backbones.html#_spelt_in',
+                                                                                                'anchor_cache/teachers/backbones.py'),
                                                  'anchor_cache.teachers.backbones.base_model': ( 'teachers/backbones.html#base_model',
                                                                                                  'anchor_cache/teachers/backbones.py'),
                                                  'anchor_cache.teachers.backbones.make_spec': ( 'teachers/backbones.html#make_spec',
