@@ -256,10 +256,6 @@ def read_dims(
         raise UserError(f'{path}: expected {{"vision": {{"KIND": {{…}}}}, "llm": {{…}}}}')
     if unknown := sorted(set(vision) - set(TOWER_KINDS)):
         raise UserError(f'{path}: vision: got {", ".join(unknown)}, expected some of {", ".join(TOWER_KINDS)}')
-    entries = [(f'vision.{kind}: {key}', value) for kind, given in vision.items() for key, value in given.items()]
-    for entry, value in entries:
-        if type(value) not in (int, float, type(None)):
-            raise UserError(f'{path}: {entry}: got {reprlib.repr(value)}, expected a number')
     return vision, llm
 
 # %% ../../nbs/teachers/05_backbones.ipynb #afa5f521
