@@ -26,15 +26,19 @@ def _said(error: Exception) -> str:
     text = ' '.join(str(error).split())
     return reason(ValueError(f'{type(error).__name__} {text}' if isinstance(error, LookupError) or not text else text))
 
-def _check_dims(dims, where, timm_id):
-    "Raise `UserError` for an unknown dimension and for a number that no tower can have."
+def _check_keys(tower, dims):
+    "Raise `UserError` for an unknown dimension."
     if unknown := sorted(set(dims) - VISION_DIMS):
-        raise UserError(f'{where}: got {", ".join(unknown)}, expected some of {", ".join(sorted(VISION_DIMS))}')
-    for key, value in dims.items():
-        low, high = _LEAST.get(key), _MOST.get(key, 1 << 20)
-        if low is not None and not (type(value) is int and low <= value <= high):
-            raise UserError(f'{where}: got {key} {value!r:.40}, expected {low} or more (a whole number up to {high:,}) '
-                            f'for {timm_id}')
+        raise UserError(f'dims.json: vision.{tower.kind}: got {", ".join(unknown)}, '
+                        f'expected some of {", ".join(sorted(VISION_DIMS))}')
+
+def _check_counts(tower, dims):
+    "Raise `UserError` for a number that no tower can have."
+    for key, low in _LEAST.items():
+        value, high = dims.get(key, low), _MOST.get(key, 1 << 20)
+        if type(value) is not int or not low <= value <= high:
+            raise UserError(f'dims.json: vision.{tower.kind}: got {key} {value!r:.40}, expected {low} or more '
+                            f'(a whole number up to {high:,}) for {tower.timm_id}')
 
 def vision_tower(
     tower: Tower,
@@ -43,7 +47,8 @@ def vision_tower(
 ) -> Any:  # a timm VisionTransformer with random weights
     "The timm model of a tower; raises `UserError` for an unknown dimension and for values that timm rejects."
     import timm
-    _check_dims(dims, f'dims.json: vision.{tower.kind}', tower.timm_id)
+    _check_keys(tower, dims)
+    _check_counts(tower, dims)
     if tower.act_layer: dims = dict(dims, act_layer=tower.act_layer)
     options: dict[str, Any] = dict(dims, pretrained=False, num_classes=0, img_size=image_size)
     try: return timm.create_model(tower.timm_id, **options)
@@ -158,22 +163,23 @@ def _sizes(spec, weights):
     def rows(name, axis):
         shape = tuple(weights[name].shape) if name in weights else ()
         return shape[axis] if len(shape) > axis else None
-    llm, model = spec.llm, 'llm_backbone.llm.model'
-    yield 'num_hidden_layers', 'the language model', llm.get('num_hidden_layers'), _counted(weights, f'{model}.layers.')
-    yield 'hidden_size', 'the language model', llm.get('hidden_size'), rows(f'{model}.embed_tokens.weight', 1)
     for tower in spec.vision.towers:
         dims, part = spec.vision_dims.get(tower.kind, {}), tower.timm_id.split('.')[0]
         name = f'{tower.kind}_featurizer' if len(spec.vision.towers) > 1 else 'featurizer'
         prefix = f'vision_backbone.{name}'
         yield 'depth', part, dims.get('depth'), _counted(weights, f'{prefix}.blocks.')
         yield 'embed_dim', part, dims.get('embed_dim'), rows(f'{prefix}.patch_embed.proj.weight', 0)
+    llm, model = spec.llm, 'llm_backbone.llm.model'
+    yield 'num_hidden_layers', 'the language model', llm.get('num_hidden_layers'), _counted(weights, f'{model}.layers.')
+    yield 'hidden_size', 'the language model', llm.get('hidden_size'), rows(f'{model}.embed_tokens.weight', 1)
 
 def check_sizes(
     spec: PrismaticSpec,
     weights: dict[str, torch.Tensor],  # of a `Source`; names and shapes are used
     name: str,  # of the teacher, for the message
 ) -> None:
-    "Raise `UserError` where a configuration asks for another number of layers, or width, than the weights have."
+    "Raise `UserError` for a configuration with other numbers of layers, or widths, than the weights have."
+    for tower in spec.vision.towers: _check_keys(tower, spec.vision_dims.get(tower.kind, {}))
     for dimension, part, asked, found in _sizes(spec, weights):
         if None not in (asked, found) and asked != found:
             raise UserError(f'{name} does not match its configuration, which asks for {dimension} {asked!r:.40} '
