@@ -101,8 +101,9 @@ def open_log(
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
     with reading(path, 'cannot be written'):
         if os.path.lexists(path) and not stat.S_ISREG(mode := os.lstat(path).st_mode):
-            kind = {stat.S_IFLNK: 'a symbolic link', stat.S_IFDIR: 'a directory'}.get(stat.S_IFMT(mode), 'a pipe or a device')
-            raise UserError(f'{path} is {kind}, expected a regular file; remove it or name another folder')
+            known = {stat.S_IFLNK: 'symbolic link', stat.S_IFDIR: 'directory', stat.S_IFIFO: 'pipe'}
+            kind = known.get(stat.S_IFMT(mode), 'device')
+            raise UserError(f'{path} is a {kind}, expected a regular file; remove it or name another folder')
         return open(path, 'a', encoding='utf-8', errors='backslashreplace',
                     opener=lambda name, _: os.open(name, flags, 0o666))
 
