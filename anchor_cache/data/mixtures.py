@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..config import UserError
-from .datasets import find_dataset
+from .datasets import find_dataset, list_datasets
 from .readers import as_folder
 from .rlds import RldsFrames
 from .sampling import sample_plan, splitmix64
@@ -120,12 +120,12 @@ def weighted_quotas(
 # %% ../../nbs/data/15_mixtures.ipynb #9c01884b
 def _require_all(mixture: dict[str, float], name: str, root: str) -> None:
     "Raise `UserError` that names every dataset of a mixture that is missing."
-    folder = as_folder(root)
-    there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    there = list_datasets(as_folder(root))
+    if not there: find_dataset(as_folder(root), next(iter(mixture)))  # says what is wrong with the folder
     missing = [dataset for dataset in mixture if dataset.partition(':')[0] not in there]
     if missing:
         raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: '
-                        f'{", ".join(missing)}; found there: {", ".join(there) or "none"}; '
+                        f'{", ".join(missing)}; found there: {", ".join(there)}; '
                         'write out a mixture of those, as in bridge_orig=1,kuka=0.8')
 
 def _require_distinct(mixture: dict[str, float], root: str) -> None:
