@@ -141,7 +141,7 @@ class _DataFlags:
     dataset: str = flag(
         'libero_90', 'name of a dataset in that folder, name:version, a named mixture, or a mixture written out: '
                      'name=weight,name:version=weight. A dataset gives frames in proportion to its weight times its '
-                     'size; anchor-cache data ROOT MIXTURE lists how many', metavar='NAME')
+                     'steps; anchor-cache data ROOT MIXTURE lists how many', metavar='NAME')
     split: str = flag(
         'train', 'split expression as TFDS understands it: train, train[:10%%], train[100:200], train[-5:]+val, '
                  'train[:2shard], all; slices cut at episodes', metavar='SPLIT')
@@ -340,7 +340,7 @@ class Parser(argparse.ArgumentParser):
         if words == 'expected one argument':
             words = f'got nothing, expected {_missing(self._option_string_actions[flag])}'
         elif flag == 'the following arguments are required':
-            flag, words = self.prog, f'got no {" and no ".join(words.split(", "))}; --help lists what is expected'
+            flag, words = f'got no {" and no ".join(words.split(", "))}; --help lists what is expected', ''
         elif match := re.fullmatch('ignored explicit argument (.*)', words, re.S):
             words = f'got {match[1][:80]}, expected no value'
         raise UserError(f'{flag}: {words}' if words else flag)
