@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__, build
-from .config import Parser, UserError, one_of, to_int
+from .config import TEACHER_FLAGS, Parser, UserError, dataset_name, expand_home, one_of, to_int
+from .logs import status
 
 # %% ../nbs/26_cli.ipynb #9c888191
 def demo_command(
@@ -28,7 +29,7 @@ def demo_command(
         build.require_build()
         from anchor_cache.demo import run_demo
         run_demo(options.output_dir)
-    return build.run_command(work, prog)
+    return build.run_command(work, prog, lines=True)
 
 # %% ../nbs/26_cli.ipynb #d7415f30
 def teacher_command(
@@ -37,19 +38,22 @@ def teacher_command(
     "`anchor-cache teacher PATH`: what a checkpoint is, before anything runs."
     prog = 'anchor-cache teacher'
     about = 'Say what a teacher is made of and what a build would use of it; reads no weights.'
-    parser = Parser(prog=prog, description=about)
+    parser = Parser({'--' + name: 'PATH' for name in TEACHER_FLAGS}, prog=prog, description=about)
     parser.add_argument('path', metavar='PATH', help='a native .pt in its run folder, a folder in Hugging Face format, '
                                                      'an adapter, or ORGANISATION/NAME on the hub')
     parser.add_argument('--hidden_layer', type=to_int, default=-2, metavar='N',
                         help='the layer to count for (default: -2)')
-    for name in ('teacher_base_path', 'tokenizer_path', 'vision_backbone_path'):
-        parser.add_argument('--' + name, metavar='PATH', help='as for build')
+    paths = 'teacher_base_path', 'tokenizer_path', 'vision_backbone_path'
+    for name in paths: parser.add_argument('--' + name, metavar='PATH', help='as for build')
     parser.add_argument('--hf_token', metavar='TOKEN', help='as for build')
     def work() -> None:
         options = vars(parser.parse_args(argv))
+        for name, flag in {'path': 'PATH', **{name: '--' + name for name in paths}}.items():
+            if options[name] is not None: options[name] = expand_home(options[name], flag)
         build.require_build()
+        status('opening %s', options['path'])
         from anchor_cache.teacher_info import describe_teacher
-        print(describe_teacher(**options))
+        build.show(describe_teacher(**options))
     return build.run_command(work, prog)
 
 # %% ../nbs/26_cli.ipynb #e77bc390
@@ -58,22 +62,27 @@ def data_command(
 ) -> int:  # exit status
     "`anchor-cache data ROOT NAME`: what a dataset holds, before anything runs."
     prog = 'anchor-cache data'
-    parser = Parser(prog=prog, description='Say what a dataset holds, and save a contact sheet of it as PNG.')
+    about = 'Say what a dataset holds, of a mixture how many frames each dataset gives; save a contact sheet.'
+    parser = Parser({'--data_root_dir': 'ROOT', '--dataset': 'NAME'}, prog=prog, description=about)
     parser.add_argument('root', metavar='ROOT', help='folder of RLDS datasets')
-    parser.add_argument('name', metavar='NAME', help='of a dataset in it, NAME:VERSION, or a mixture as for build')
+    parser.add_argument('name', metavar='NAME', help='a dataset in ROOT, NAME:VERSION, or a mixture, as for build')
     parser.add_argument('--split', metavar='SPLIT', default='train', help='split expression (default: train)')
     for name in ('image_key', 'instruction_key'): parser.add_argument('--' + name, metavar='KEY', help='as for build')
     parser.add_argument('--sheet', metavar='FILE', help='the contact sheet (default: NAME.png in the working folder)')
     def work() -> None:
         options = vars(parser.parse_args(argv))
         sheet, root, name = (options.pop(k) for k in ('sheet', 'root', 'name'))
+        root, name = expand_home(root, 'ROOT'), dataset_name(name)
         build.require_build()
-        from anchor_cache.data.info import describe_dataset, save_sheet
+        status('reading the index of %s', name)
+        from anchor_cache.data.info import check_sheet_path, describe_dataset, save_sheet
         from anchor_cache.data.mixtures import open_frames
+        if sheet is not None: sheet = check_sheet_path(expand_home(sheet, '--sheet'))
         frames = open_frames(root, name, **options)
-        print(describe_dataset(frames))
-        path = sheet or re.sub(r'[^\w.-]+', '_', frames.name) + '.png'
-        print(f'\ncontact sheet: {save_sheet(frames, path)}')
+        path = sheet or check_sheet_path(re.sub(r'[^\w.-]+', '_', frames.name) + '.png')
+        build.show(describe_dataset(frames))
+        status('drawing the contact sheet')
+        build.show(f'\ncontact sheet: {save_sheet(frames, path)}')
     return build.run_command(work, prog)
 
 # %% ../nbs/26_cli.ipynb #015280d0
@@ -111,8 +120,7 @@ def main(
     "The `anchor-cache` console script."
     name, *rest = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', '--version'):
-        print(__version__ if name == '--version' else usage())
-        return 0
+        return build.run_command(lambda: build.show(__version__ if name == '--version' else usage()), 'anchor-cache')
     def command() -> Callable[[Sequence[str]], int]:
         function = COMMANDS[one_of(name, tuple(COMMANDS), 'command')][1]
         if function is None: raise UserError(f'{name} comes with a later version of anchor_cache')

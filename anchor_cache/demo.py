@@ -10,8 +10,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .build import build_cache
-from .config import UserError, demo_data, read_json
+from .build import build_cache, show
+from .config import UserError, demo_data, expand_home, read_json
 from .units import size
 
 # %% ../nbs/25_demo.ipynb #fd01e223
@@ -88,14 +88,14 @@ def run_demo(
     finds it complete. Raises `UserError` if `output_dir` is a file, or a folder with something else in it."""
     from anchor_cache.shards import shard_path
     from anchor_cache.teachers.random_models import write_random_run
-    folder = Path(output_dir)
+    folder = Path(expand_home(output_dir, '--output_dir'))
     _check_folder(folder)
-    def say(*lines: str) -> None: print(*lines, sep='\n\n', end='\n\n', flush=True)
+    def say(*lines: str) -> None: show('\n\n'.join([*lines, '']))
     say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
     choices = _demo_choices(folder, write_random_run(folder/'teacher'))
     say('2. A build. PyTorch and TensorFlow take a while to load. From a shell it is', _command_line(choices))
     say(str(build_cache(progress=progress, overwrite=True, **choices)))
     say('3. What is in the cache', _contents(folder/'cache'))
     say('4. A shard opens in Python with torch alone', quick_check(shard_path(folder/'cache', 0)))
-    print(_NEXT)
+    show(_NEXT)
     return folder/'cache'

@@ -22,7 +22,7 @@ from .data.mixtures import open_frames
 from .data.plans import plan_sha256, read_plan
 from .data.sampling import cut_ranges, task_plan
 from .data.source import FrameSource
-from .logs import KeptRecords, capture_logs
+from .logs import KeptRecords, capture_logs, status
 from .schema import SCHEMA_VERSION
 from .shards import check_same_cache, check_writable
 from .teacher import look_at_teacher, open_teacher
@@ -136,11 +136,14 @@ def _plan(config, frames, notes):
     named = {name: getattr(config, name) for name in TEACHER_CHOICES}
     look_at_teacher(**named)
     if frames is None:
+        status('reading the index of %s', config.dataset)
         frames = open_frames(config.data_root_dir, config.dataset, config.split,
                              config.image_key, config.instruction_key)
     config, plan = _choose_frames(config, frames)
+    status('opening the teacher')
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]
+    status("hashing the teacher's weights and tokenizer")
     manifest = make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype)
     if not config.overwrite: check_same_cache(config.output_dir, manifest)
     return BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest, notes)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from . import units
 from .config import UserError, read_json
 from .files import atomic_write, open_saved, remove_stale
 from .logs import log
@@ -179,6 +180,20 @@ MANIFEST = 'manifest.json'
 
 _ABSENT = object()
 
+def _identity(
+    manifest: Any,  # as JSON has it
+) -> Any:
+    "A manifest without the teacher's path, and with a dataset or a mixture spelled in one way."
+    if not isinstance(manifest, dict): return manifest
+    parts = {k: dict(v) for k, v in manifest.items() if k in ('choices', 'teacher', 'dataset') and isinstance(v, dict)}
+    for part, name in (('choices', 'dataset'), ('teacher', 'name')):
+        if isinstance(parts.get(part, {}).get(name), str): del parts[part][name]
+    data = parts.get('dataset', {})
+    if isinstance(data.get('datasets'), list) and isinstance(data.get('weights'), list):
+        names = [d.get('name') if isinstance(d, dict) else d for d in data['datasets']]
+        data['name'] = ','.join(f'{name}={weight}' for name, weight in zip(names, data['weights']))
+    return manifest | parts
+
 def _differing(a: Any, b: Any, path: str = '') -> Iterator[tuple[str, Any, Any]]:
     "The fields in which two nested dicts differ, by dotted path, with both values; a dict that one lacks is one field."
     if isinstance(a, dict) and isinstance(b, dict):
@@ -186,19 +201,63 @@ def _differing(a: Any, b: Any, path: str = '') -> Iterator[tuple[str, Any, Any]]
             yield from _differing(a.get(k, _ABSENT), b.get(k, _ABSENT), f'{path}.{k}' if path else k)
     elif a != b: yield path, a, b
 
+# %% ../nbs/07_shards.ipynb #a5c00012
+_SPLIT = 'choices.split', 'dataset.name', 'dataset.version'
+_FOLLOWS = {  # beginning of a field → beginnings of those that it follows from
+    'plan_sha256': ('choices.seed', 'choices.shuffle_buffer_size', 'choices.num_samples', 'choices.per_task',
+                    'choices.split', 'dataset.'),
+    'shards': ('choices.num_samples', 'choices.shard_size'),
+    'augmentation': ('choices.image_aug',),
+    'dataset.version': ('dataset.name',),
+    'dataset.image': ('dataset.name',),
+    'dataset.instruction': ('dataset.name',),
+    'dataset.datasets': ('choices.split', 'dataset.name'),
+    'dataset.weights': ('dataset.name',),
+    'dataset.split': ('choices.split',),
+    'dataset.sha256': _SPLIT,
+    'dataset.frames': (*_SPLIT, 'dataset.sha256', 'dataset.datasets'),
+    'dataset.episodes': (*_SPLIT, 'dataset.sha256'),
+}
+_NAMES = {  # field → what a user calls it
+    'dataset.name': '--dataset', 'dataset.version': 'version of the dataset', 'dataset.image': '--image_key',
+    'dataset.instruction': '--instruction_key', 'dataset.sha256': 'other frames (the records of the dataset differ)',
+    'dataset.datasets': 'other frames (the records of a dataset differ)', 'prompt_templates': 'other prompts',
+    'plan_sha256': 'other frames, or in another order (--plan)',
+}
+
 def _short(value):
     "A manifest's value for a message."
     if value is _ABSENT: return 'nothing'
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + '…'
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) <= 60: return text
+    return f'{len(value)} entries' if isinstance(value, (list, dict)) else text[:59] + '…'
+
+def _phrase(path, here, there):
+    "One difference in words; hashes and prompts are not shown."
+    name = _NAMES.get(path) or re.sub(r'^choices\.', '--', path)
+    hidden = path in _NAMES and ' ' in name and path != 'dataset.version'
+    return name if hidden else f'{name}: on disk {_short(there)}, requested {_short(here)}'
+
+# %% ../nbs/07_shards.ipynb #a5c00013
+def _another_teacher(names):
+    "What is different about a teacher, from the names of its fields."
+    names = sorted({name.partition('.')[0].removesuffix('_sha256') for name in names})
+    if names == ['tokenizer']: return ['another tokenizer (--tokenizer_path)']
+    verb = 'differ' if len(names) > 1 or names[-1:] == ['weights'] else 'differs'
+    return [f'another teacher (its {" and ".join(names)} {verb})'] if names else []
 
 def manifest_differences(
     requested: dict[str, Any],  # the manifest of the build that is about to start
     on_disk: dict[str, Any],  # the one of the folder
-) -> list[str]:  # one phrase for each field that differs
-    "Every field in which two manifests differ, with both values."
-    differing = _differing(json.loads(json.dumps(requested)), on_disk)
-    return [f'{path}: on disk {_short(there)}, requested {_short(here)}' for path, here, there in differing]
+) -> list[str]:  # one phrase for each
+    "In what two manifests differ, as one would tell a user; nothing where they mean the same cache."
+    differing = list(_differing(_identity(json.loads(json.dumps(requested))), _identity(on_disk)))
+    paths = [path for path, *_ in differing]
+    def follows(path):
+        causes = tuple(c for field, c in _FOLLOWS.items() if path.startswith(field))
+        return any(p.startswith(cause) for cause in causes for p in paths if p != path)
+    told = [_phrase(*field) for field in differing if not field[0].startswith('teacher.') and not follows(field[0])]
+    return told + _another_teacher(path.removeprefix('teacher.') for path in paths if path.startswith('teacher.'))
 
 # %% ../nbs/07_shards.ipynb #52590f50
 def check_writable(
@@ -212,6 +271,12 @@ def check_writable(
         raise UserError(f'--output_dir: no permission to write to {existing}')
 
 # %% ../nbs/07_shards.ipynb #cffb09e3
+def _remedy(folder):
+    "What to do about a folder that holds another cache, and what that would destroy."
+    shards = list(folder.glob('hidden_anchor_shard_*.pt'))
+    there = f'the {units.count(len(shards), "shard")} in it ({units.size(sum(p.stat().st_size for p in shards))})'
+    return f'name another folder, or add --overwrite, which deletes {there if shards else "its manifest"}'
+
 def _cache_files(folder):
     "Files in a folder that look as if they belong to a cache."
     patterns = 'hidden_anchor_shard_*.pt', 'hidden_anchor_shard_*.json', MANIFEST
@@ -222,14 +287,15 @@ def check_same_cache(
     manifest: dict[str, Any],  # of the build that is about to start
 ) -> None:
     "Raise `UserError` where the folder holds another cache than the manifest's; writes nothing."
-    path, remedy = Path(folder)/MANIFEST, 'name another folder, or add --overwrite to replace it'
+    path, remedy = Path(folder)/MANIFEST, _remedy(Path(folder))
     if not _cache_files(Path(folder)): return
     if not path.is_file():
         raise UserError(f'--output_dir: {folder} has shards but no {MANIFEST}, so it is another cache; {remedy}')
     try: on_disk = read_json(path)
     except UserError as e: raise UserError(f'--output_dir: {e}; {remedy}') from None
     if differing := manifest_differences(manifest, on_disk):
-        raise UserError(f'--output_dir: {folder} holds another cache; {"; ".join(differing)}; {remedy}')
+        told = differing if len(differing) <= 8 else [*differing[:8], f'{len(differing) - 8} more differences']
+        raise UserError(f'--output_dir: {folder} holds another cache: {"; ".join(told)}; {remedy}')
 
 # %% ../nbs/07_shards.ipynb #82ecaa18
 def shard_done(

@@ -10,10 +10,10 @@ def size(
     count: float,  # bytes
 ) -> str:  # with one digit after the point from kB on
     "Bytes as people read them: 15.1 GB, with 10^9 bytes to the GB."
-    for unit in ('bytes', 'kB', 'MB'):
-        if count < 1000: return f'{count:.0f} {unit}' if unit == 'bytes' else f'{count:.1f} {unit}'
+    for unit, digits in dict(bytes=0, kB=1, MB=1, GB=1).items():
+        if round(count, digits) < 1000: return f'{count:.{digits}f} {unit}'
         count /= 1000
-    return f'{count:.1f} GB'
+    return f'{count:.1f} TB'
 
 # %% ../nbs/01_units.ipynb #db4b57db
 def count(
