@@ -6,7 +6,6 @@
 __all__ = ['read_config', 'hf_vision', 'native_name', 'hf_spec', 'oft_extras', 'hf_source']
 
 # %% ../../nbs/teachers/10_huggingface.ipynb #d7030004
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +55,7 @@ _TOWERS_BY_ID = {_untagged(t.timm_id): t for v in VISION_BACKBONES.values() for 
 def _is_triple(value, least):
     "Whether a value is a list of three numbers between `least` and a million."
     good = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
-    return good and all(math.isfinite(v) and least <= v <= 1e6 for v in value)
+    return good and all(least <= v <= 1e6 for v in value)  # which NaN is not
 
 def _normalisation(processor, count, where):
     "Mean and standard deviation for each tower."
@@ -114,8 +113,10 @@ def hf_vision(
     where, table = folder/'config.json', VISION_BACKBONES.get(str(config.get('vision_backbone_id')))
     ids = _timm_ids(config, table, where)
     sizes = config.get('image_sizes') or [table.image_size if table else None]
-    if not isinstance(sizes, list) or type(size := sizes[0]) is not int or not 1 <= size <= 4096 or sizes != [size] * len(sizes):
-        raise UserError(f'{where}: got image_sizes {config.get("image_sizes")!r}, expected one size, 1 to 4096 pixels')
+    size = sizes[0] if isinstance(sizes, list) else None
+    if type(size) is not int or not 1 <= size <= 4096 or sizes != [size] * len(sizes):
+        given = config.get('image_sizes')
+        raise UserError(f'{where}: got image_sizes {given!r}, expected one size, 1 to 4096 pixels')
     return VisionBackbone(size, tuple(_towers(config, folder, ids, size)))
 
 # %% ../../nbs/teachers/10_huggingface.ipynb #baad8250

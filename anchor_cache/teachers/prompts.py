@@ -11,6 +11,7 @@ __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE'
 import contextlib
 import hashlib
 import math
+import os
 import shutil
 import string
 import tempfile
@@ -217,7 +218,7 @@ def load_tokenizer(
 ) -> Any:  # a tokenizer of transformers
     "The tokenizer in a folder; raises `UserError` where there is none that can be read."
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f'--tokenizer_path: {path} is not a directory; '
                         f'name one that has tokenizer.json or tokenizer.model')
     if not tokenizer_files(folder):
