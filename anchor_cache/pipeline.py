@@ -23,6 +23,7 @@ from tqdm import tqdm
 from .data.augment import make_augmenter
 from .data.sampling import cut_ranges, frame_seed
 from .data.source import frame_name
+from .files import open_log
 from .layout import image_token_mask
 from .logs import capture_logs, log
 from .planning import BuildPlan
@@ -228,9 +229,8 @@ def _build_log(
     notes: Sequence[logging.LogRecord],  # what was logged while planning
 ) -> Iterator[None]:
     "Append plain lines to the folder's build.log: `notes`, what is logged inside, and what stopped it."
-    handler = logging.FileHandler(Path(folder)/'build.log', encoding='utf-8')
-    handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
-    with capture_logs(handler):
+    with open_log(Path(folder)/'build.log') as file, capture_logs(logging.StreamHandler(file)) as handler:
+        handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         for record in notes: handler.handle(record)
         try: yield
         except BaseException as e:

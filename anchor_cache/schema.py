@@ -7,6 +7,7 @@ __all__ = ['SCHEMA_VERSION', 'RETENTION_MODE', 'TORCH_DTYPES', 'SHARD_KEYS', 'SH
            'MODEL_INPUTS', 'record_meta', 'shard_meta', 'make_record', 'check_record', 'check_shard', 'require_schema']
 
 # %% ../nbs/04_schema.ipynb #47dc2625
+import reprlib
 from typing import Any
 
 import torch
@@ -62,22 +63,29 @@ def make_record(
     return dict(model_inputs=inputs, target_features=target_features, meta=meta)
 
 # %% ../nbs/04_schema.ipynb #e9854a96
+_repr = reprlib.Repr()  # of a foreign value, which may be huge or deep: for a message
+_repr.maxstring = _repr.maxother = 100
+
+def _shown(value):
+    "A foreign value in one short line."
+    return ' '.join(_repr.repr(value).split()) if not isinstance(value, torch.Tensor) else 'a tensor'
+
 def _check_keys(got, expected, where):
     "Missing and extra keys of a dict."
     if not isinstance(got, dict):
         return [f'{where}: got {type(got).__name__}, expected a dict with {", ".join(sorted(expected))}']
     missing, extra = sorted(set(expected) - set(got)), sorted(map(str, set(got) - set(expected)))
     return ([f'{where}: key {k!r} is missing' for k in missing] +
-            [f'{where}: key {k!r} is not part of the schema' for k in extra])
+            [f'{where}: key {_shown(k)} is not part of the schema' for k in extra])
 
 # %% ../nbs/04_schema.ipynb #9352505b
 _FIXED = dict(pooling=POOLINGS, dtype=DTYPES, schema_version=(SCHEMA_VERSION,), retention_mode=(RETENTION_MODE,))
 
 def _check_entry(got, key, kind, where):
     "Type of one entry of a `meta`, and its value where that has a fixed set."
-    if type(got) is not kind: return [f'{where}.{key}: got {got!r}, expected {kind.__name__}']
+    if type(got) is not kind: return [f'{where}.{key}: got {_shown(got)}, expected {kind.__name__}']
     if key not in _FIXED or got in _FIXED[key]: return []
-    return [f'{where}.{key}: got {got!r}, expected {" or ".join(map(str, _FIXED[key]))}']
+    return [f'{where}.{key}: got {_shown(got)}, expected {" or ".join(map(str, _FIXED[key]))}']
 
 def _check_meta(got, types, where):
     "Keys, types and values of a `meta`."
@@ -89,7 +97,11 @@ def _check_meta(got, types, where):
 def _check_tensor(got, dtype, dims, where):
     "Type, dtype, number of dimensions and emptiness of a tensor."
     if not isinstance(got, torch.Tensor): return [f'{where}: got {type(got).__name__}, expected a tensor']
+    if got.is_nested or got.layout != torch.strided or got.is_meta or got.is_quantized:
+        return [f'{where}: got a tensor that is sparse, nested, quantised or without data, expected a dense one']
     faults = []
+    if got.nbytes > got.untyped_storage().nbytes():
+        faults.append(f'{where}: got {got.nbytes:,} bytes in {got.untyped_storage().nbytes():,} of memory')
     if got.dtype != dtype: faults.append(f'{where}: got {str(got.dtype)[6:]}, expected {str(dtype)[6:]}')
     if got.dim() != dims or 0 in got.shape:
         faults.append(f'{where}: got shape {tuple(got.shape)}, expected {dims} dimension(s), none empty')
@@ -99,7 +111,7 @@ def _check_pixels(got, dtype, where):
     "`pixel_values`: one image, or one for each of two or more towers."
     if not isinstance(got, dict): return _check_tensor(got, dtype, 3, where)
     if len(got) < 2 or not all(isinstance(k, str) for k in got):
-        return [f'{where}: got keys {list(got)}, expected a tensor, '
+        return [f'{where}: got keys {_shown(list(got))}, expected a tensor, '
                 f'or one for each of two or more vision towers by name']
     return [f for k, t in sorted(got.items()) for f in _check_tensor(t, dtype, 3, f'{where}.{k}')]
 
@@ -171,7 +183,7 @@ def _check_agreement(records, meta):
                   teacher=records[0]['meta']['teacher'], split=records[0]['meta']['split'])
     first, faults = _shapes(records[0]), []
     for i, record in enumerate(records):
-        faults += [f'records[{i}].meta.{k}: got {record["meta"][k]!r}, expected {v!r}, '
+        faults += [f'records[{i}].meta.{k}: got {_shown(record["meta"][k])}, expected {_shown(v)}, '
                    f'as the shard and its first record have it'
                    for k, v in common.items() if record['meta'][k] != v]
         faults += [f'records[{i}].{k}: got shape {v}, expected {first[k]}, as in records[0]'

@@ -10,6 +10,8 @@ __all__ = ['MANIFEST', 'ShardBuilder', 'HashingFile', 'shard_path', 'write_json'
 import hashlib
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +19,8 @@ from typing import Any, BinaryIO
 import torch
 
 from .config import UserError, read_json
-from .files import atomic_write, remove_stale
+from .files import atomic_write, open_saved, remove_stale
+from .logs import log
 from .schema import SCHEMA_VERSION, TORCH_DTYPES, make_record, record_meta, require_schema, shard_meta
 
 # %% ../nbs/07_shards.ipynb #1c41df8c
@@ -40,6 +43,18 @@ def _records(ids, masks, pixels, features, asked):
     def image(i): return pixels[''][i] if '' in pixels else {name: field[i] for name, field in pixels.items()}
     return [make_record(ids[i], masks[i], image(i), features[i], attention[i], rows[i], record_meta(**asked))
             for i in range(len(ids))]
+
+# %% ../nbs/07_shards.ipynb #e4d5e0ad
+def _check_finite(
+    rows: torch.Tensor,  # (batch, …), as they are stored
+    first: int,  # number of the first row in its shard
+    field: str,
+) -> None:
+    "Raise `UserError` for a row that is not finite; it is named."
+    if bool(torch.isfinite(torch.stack(torch.aminmax(rows))).all()): return  # a NaN is both
+    bad = next(i for i, row in enumerate(rows) if not bool(torch.isfinite(row).all()))
+    raise UserError(f'record {first + bad} of the shard: {field} is not finite in {str(rows.dtype)[6:]}; '
+                    'if it is before the cast, use --dtype bfloat16 or float32')
 
 # %% ../nbs/07_shards.ipynb #e4d5e0ae
 class ShardBuilder:
@@ -67,14 +82,17 @@ class ShardBuilder:
         pixel_values: torch.Tensor | dict[str, torch.Tensor],  # (batch, channels, height, width), or by tower
         features: torch.Tensor,  # (batch, hidden_dim)
     ) -> None:
-        "Take the next samples; floating tensors are cast to the cache's dtype."
+        "Take the next samples, cast to the cache's dtype; raises `UserError` for values that are not finite there."
         towers = pixel_values if isinstance(pixel_values, dict) else {'': pixel_values}
         if self.features is None:
             self.pixels = {name: _allocate(self.count, batch, self.dtype) for name, batch in towers.items()}
             self.features = _allocate(self.count, features, self.dtype)
         rows = slice(self.filled, self.filled + len(input_ids))
-        for name, batch in towers.items(): self.pixels[name][rows] = batch
+        for name, batch in towers.items():
+            self.pixels[name][rows] = batch
+            _check_finite(self.pixels[name][rows], self.filled, f'pixel_values.{name}'.rstrip('.'))
         self.features[rows] = features
+        _check_finite(self.features[rows], self.filled, 'target_features')
         self.ids += input_ids
         self.masks += image_masks
         self.filled = rows.stop
@@ -153,10 +171,7 @@ def read_shard(
     path: str | Path,
 ) -> dict[str, Any]:  # a shard of schema 1, tensors memory-mapped
     "Open a shard without reading its tensors; raises `UserError` where it cannot or does not follow schema 1."
-    try: shard = torch.load(str(path), map_location='cpu', weights_only=True, mmap=True)  # PyTorch 2.2 maps a str only
-    except FileNotFoundError: raise UserError(f'{path} does not exist') from None
-    except Exception as e:
-        raise UserError(f'{path} cannot be opened, it may be truncated: {str(e).splitlines()[0]}') from e
+    shard, _ = open_saved(path, 'shard')
     return require_schema(shard, str(path))
 
 # %% ../nbs/07_shards.ipynb #bf74a43b
@@ -198,7 +213,7 @@ def check_writable(
 
 # %% ../nbs/07_shards.ipynb #cffb09e3
 def _cache_files(folder):
-    "Files in a folder that belong to a cache."
+    "Files in a folder that look as if they belong to a cache."
     patterns = 'hidden_anchor_shard_*.pt', 'hidden_anchor_shard_*.json', MANIFEST
     return [path for pattern in patterns for path in folder.glob(pattern)]
 
@@ -242,13 +257,56 @@ def shards_to_make(
     same = _is_same(Path(folder), manifest)
     return [k for k, count in enumerate(manifest['shards']) if not (same and shard_done(folder, k, count))]
 
+# %% ../nbs/07_shards.ipynb #ca56c72c
+def _named_by_sidecar(path):
+    "The shard of a sidecar and the sidecar itself; nothing if the file is not one."
+    try: shard = read_json(path).get('shard')
+    except UserError: return []
+    return [path.with_suffix('.pt'), path] if shard == path.with_suffix('.pt').name else []
+
+def _owned_files(
+    folder: Path,  # that may hold a cache
+) -> set[Path]:
+    "Files of the cache in a folder: its manifest, the shards it plans, and those that a sidecar names."
+    path = folder/MANIFEST
+    try: planned = read_json(path).get('shards')
+    except UserError: planned = []  # there is none, or it is damaged
+    if not isinstance(planned, list):
+        raise UserError(f'--output_dir: {path} is not the manifest of a cache; move it away or name another folder')
+    owned = {path, *(shard_path(folder, k, end) for k in range(len(planned)) for end in ('.pt', '.json'))}
+    owned |= {p for sidecar in folder.glob('hidden_anchor_shard_*.json') for p in _named_by_sidecar(sidecar)}
+    return {path for path in owned if os.path.lexists(path)}
+
+# %% ../nbs/07_shards.ipynb #ca56c730
+def _check_places(
+    folder: Path,
+    paths: set[Path],  # what is about to be removed or written
+    owned: set[Path],  # what belongs to the cache in the folder
+) -> None:
+    "Raise `UserError` where one of these names is a directory, a link or somebody else's file."
+    for path in sorted(filter(os.path.lexists, paths)):
+        mode = path.lstat().st_mode
+        kind = 'a directory' if stat.S_ISDIR(mode) else 'a symbolic link' if stat.S_ISLNK(mode) else 'no regular file'
+        if stat.S_ISREG(mode) and path in owned: continue
+        problem = 'does not belong to the cache there' if stat.S_ISREG(mode) else f'is {kind}'
+        raise UserError(f'--output_dir: {path} {problem}, and would be replaced; move it away or name another folder')
+
+def _remove_cache(folder, manifest):
+    "Remove the files of the cache in a folder, which is not the one of `manifest`; a stray look-alike is named."
+    owned = _owned_files(folder)
+    wanted = {shard_path(folder, k, end) for k in range(len(manifest['shards'])) for end in ('.pt', '.json')}
+    _check_places(folder, owned | wanted, owned)
+    for path in owned: path.unlink()
+    if strays := sorted(path.name for path in _cache_files(folder)):
+        log.warning('%s: not of the cache there, so left as it is: %s', folder, ', '.join(strays))
+
 # %% ../nbs/07_shards.ipynb #c923dcb9
 def open_output(
     folder: str | Path,  # output_dir
     manifest: dict[str, Any],  # with "shards", a list of record counts
     overwrite: bool = False,  # another cache there is removed
 ) -> list[int]:  # numbers of the shards that are still to be made
-    "Make the folder ready for a build; raises `UserError` as `check_writable` and `check_same_cache` do."
+    "Make the folder ready for a build; raises `UserError` as the checks do, and where a file is not the cache's."
     check_writable(folder)
     if not overwrite: check_same_cache(folder, manifest)
     output = Path(folder)
@@ -256,6 +314,9 @@ def open_output(
     except OSError as e: raise UserError(f'--output_dir: {folder} cannot be made: {e.strerror}') from e
     remove_stale(output)
     if not _is_same(output, manifest):
-        for path in _cache_files(output): path.unlink()
+        _remove_cache(output, manifest)
         write_json(output/MANIFEST, manifest)
-    return shards_to_make(output, manifest)
+    todo = shards_to_make(output, manifest)
+    places = {shard_path(output, k, end) for k in todo for end in ('.pt', '.json')}
+    _check_places(output, places, places)
+    return todo

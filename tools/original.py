@@ -96,10 +96,11 @@ IDS, VOCABULARY = [1, 20, 30, 40, 7, 9], 64
 def towers(vision, dims=None):
     "timm models as the original makes them, by kind."
     size, names = VISION[vision]
-    act = lambda name: dict(act_layer='quick_gelu') if name.endswith('.openai') else {}
+    # clip_vit.py gives OpenAI's models quick GELU; dinoclip_vit.py names no activation
+    act = dict(act_layer='quick_gelu') if list(names) == ['clip'] else {}
     def make(kind, name):
         dimensions = (dims or {}).get(kind, {})
-        return timm.create_model(name, pretrained=False, num_classes=0, img_size=size, **act(name), **dimensions)
+        return timm.create_model(name, pretrained=False, num_classes=0, img_size=size, **act, **dimensions)
     return {kind: make(kind, name) for kind, name in names.items()}
 
 

@@ -30,8 +30,8 @@ class FrameIndex:
     length: np.ndarray  # of the image as it is stored, in bytes
     text: np.ndarray  # number of the instruction in `instructions`
     instructions: list[str]  # each once
-    records: np.ndarray  # (episodes, 3): where each episode's record begins and ends in its file, and its CRC
-    labelled: np.ndarray  # (episodes,), bool: whether any step has an instruction; the frames of others are left out
+    records: np.ndarray  # (episodes, 4): where each episode's record begins and ends in its file, its CRC, its steps
+    labelled: np.ndarray  # (episodes,), bool: whether a step that is kept has an instruction; others have no frames
     sha256: str  # of the files' names, record lengths and record CRCs
 
     def __len__(self): return len(self.file)
@@ -95,12 +95,13 @@ def index_frames(
     text_key: str,  # 'steps/language_instruction'
     code_points: bool = False,  # the instruction is stored as numbers
     skip_first: bool = False,  # leave out the first step of each episode
+    skip_last: bool = False,  # and the last one
     values: int = 0,  # in an image that is stored as a list of numbers; 0: stored as bytes
     open_file: Callable[[Path], SplitFile] = open_mmap,
 ) -> FrameIndex:
     "Find every frame of a split; raises `UserError` for a file that is missing, damaged or not as counts say."
     blocks, labelled, digest = [np.empty((0, len(COLUMNS)), np.int64)], [], hashlib.sha256()
-    spans: list[tuple[int, int, int]] = []  # of each episode's record
+    spans: list[tuple[int, int, int, int]] = []  # of each episode's record, and its steps
     known: dict[bytes, int] = {}  # instruction → its number
     for number, (path, count) in enumerate(zip(paths, counts, strict=True)):
         file, first = open_file(path), len(spans)
@@ -111,18 +112,19 @@ def index_frames(
             where = f'{path}, episode {episode} at byte {base + start}'
             images, texts = _episode_rows(
                 data, start, end, image_key.encode(), text_key.encode(), code_points, values, where)
-            labelled.append(any(texts))
+            kept = texts[skip_first:len(texts) - skip_last]
+            labelled.append(any(kept or texts))
             if labelled[-1]:
                 rows = [(number, episode, step, base + a, b - a, known.setdefault(t, len(known)))
                         for step, ((a, b), t) in enumerate(zip(images, texts))]
-                blocks.append(np.array(rows[skip_first:], np.int64).reshape(-1, len(COLUMNS)))
-            spans.append((base + start, base + end, crc))
+                blocks.append(np.array(rows[skip_first:len(rows) - skip_last], np.int64).reshape(-1, len(COLUMNS)))
+            spans.append((base + start, base + end, crc, len(texts)))
         if len(spans) - first != count:
             raise UserError(f'{path} has {len(spans) - first} episodes, expected {count} as dataset_info.json says; '
                             'copy it again')
     columns = dict(zip(COLUMNS, np.concatenate(blocks).T.copy()))
     instructions = [_decode(t, f'{paths[0].parent}') for t in known]
-    episodes = np.array(spans, np.int64).reshape(-1, 3)
+    episodes = np.array(spans, np.int64).reshape(-1, 4)
     return FrameIndex(paths, **columns, instructions=instructions, records=episodes,
                       labelled=np.array(labelled, bool), sha256=digest.hexdigest())
 

@@ -32,7 +32,7 @@ def cache_home() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'anchor_cache'
 
 # %% ../../nbs/data/08_index_cache.ipynb #695915d6
-MAGIC = b'anchor_cache frame index 1\n'
+MAGIC = b'anchor_cache frame index 2\n'
 ARRAYS = (*COLUMNS, 'records', 'labelled')
 
 def dump_index(

@@ -8,12 +8,15 @@ __all__ = ['MIXTURES', 'find_mixture', 'weighted_quotas', 'MixtureFrames', 'open
 # %% ../../nbs/data/15_mixtures.ipynb #4ef2cd48
 import bisect
 import itertools
+import reprlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..config import UserError
+from .datasets import find_dataset, list_datasets
 from .readers import as_folder
 from .rlds import RldsFrames
 from .sampling import sample_plan, splitmix64
@@ -37,6 +40,13 @@ _SOUP = {
             'iamlab_cmu_pickup_insert=1'),
     'utaustin_mutex': 1., 'berkeley_fanuc_manipulation': 2., 'cmu_stretch': 1.,
 }
+_FRANKA = {
+    **_RTX,
+    **_rlds('stanford_hydra_dataset=1 austin_buds_dataset=3 nyu_franka_play_dataset=3 maniskill_dataset=0.1 '
+            'furniture_bench_dataset=0.1 cmu_franka_exploration_dataset=5 austin_sailor_dataset=1 '
+            'austin_sirius_dataset=1 kaist_nonprehensile=3 stanford_robocook=1 iamlab_cmu_pickup_insert=1'),
+    'utaustin_mutex': 1., 'cmu_play_fusion': 1.,
+}
 _OTHERS = {'bc_z': 0.2, 'fmb_dataset': 1., 'dobbe': 0.2}
 
 # %% ../../nbs/data/15_mixtures.ipynb #bfaac41b
@@ -44,6 +54,7 @@ MIXTURES: dict[str, dict[str, float]] = {  # name → dataset → weight
     'bridge': {'bridge_orig': 1.},
     'bridge_rt_1': {'bridge_orig': 1., 'fractal20220817_data': 1.},
     'rtx': _RTX,
+    'rtx_franka': _FRANKA,
     'oxe_magic_soup': _SOUP,
     'oxe_magic_soup_plus': {**_SOUP, **_OTHERS, 'droid': 0.06},
     'oxe_magic_soup_plus_minus': {
@@ -54,20 +65,27 @@ MIXTURES: dict[str, dict[str, float]] = {  # name → dataset → weight
 }
 
 # %% ../../nbs/data/15_mixtures.ipynb #5443171a
+_WEIGHTS, _RANGE = (1e-9, 1e9), 'from 1e-9 to 1e9'  # least and largest
+
 def find_mixture(
     dataset: str,  # as `--dataset` has it
 ) -> dict[str, float] | None:  # dataset, or dataset:version → weight; None for the name of one dataset
     "The mixture that is meant; raises `UserError` for one that is not written as NAME=WEIGHT,NAME=WEIGHT."
-    if '=' not in dataset: return MIXTURES.get(dataset)
+    if '=' not in dataset and ',' not in dataset: return MIXTURES.get(dataset)
+    if '=' not in dataset:
+        names = [part.strip() for part in dataset.split(',')][:9]
+        raise UserError(f'--dataset: got {reprlib.repr(dataset)}, a mixture has weights, as in '
+                        f'{",".join(f"{name}=1" for name in names if name)}')
     mixture: dict[str, float] = {}
     for part in dataset.split(','):
         name, _, weight = (p.strip() for p in part.partition('='))
+        name = name.rstrip('/')
         try: number = float(weight)
         except ValueError: number = 0
-        if not name or not 0 < number < float('inf'):
-            raise UserError(f'--dataset: got {part!r}, expected NAME=WEIGHT with a weight above 0, '
+        if not name or not _WEIGHTS[0] <= number <= _WEIGHTS[1]:
+            raise UserError(f'--dataset: got {reprlib.repr(part)}, expected NAME=WEIGHT with a weight {_RANGE}, '
                             'as in bridge_orig=1,kuka=0.8')
-        if name in mixture: raise UserError(f'--dataset: {name} is named twice in {dataset!r}')
+        if name in mixture: raise UserError(f'--dataset: {name} is named twice in {reprlib.repr(dataset)}')
         mixture[name] = number
     return mixture
 
@@ -84,14 +102,17 @@ def weighted_quotas(
     held: list[int],  # frames of each dataset
     weights: list[float],  # of each dataset
     num_samples: int,  # to take of all
+    sizes: list[int] | None = None,  # of each dataset, that its weight is multiplied by; `held` if left out
 ) -> list[int]:  # frames to take of each
     "How many samples each dataset gives; raises `UserError` when more are asked for than there are."
-    total = sum(h for h, w in zip(held, weights) if w)
-    if num_samples > total:
+    for weight in weights:
+        if not _WEIGHTS[0] <= weight <= _WEIGHTS[1]:
+            raise UserError(f'got a weight of {weight!r}, expected one {_RANGE}')
+    if num_samples > (total := sum(held)):
         raise UserError(f'--num_samples: got {num_samples}, the mixture has {total} frames; ask for {total} or fewer')
-    quotas, left = [0] * len(held), num_samples
-    while left:
-        shares = np.array([w * h if q < h else 0. for h, w, q in zip(held, weights, quotas)])
+    quotas, left, sizes = [0] * len(held), num_samples, sizes or held
+    while left:  # at most once for each dataset
+        shares = np.array([w * s if q < h else 0. for h, w, q, s in zip(held, weights, quotas, sizes)])
         given = [min(wanted, h - q) for wanted, h, q in zip(_divide(left, shares), held, quotas)]
         quotas, left = [q + g for q, g in zip(quotas, given)], left - sum(given)
     return quotas
@@ -99,13 +120,23 @@ def weighted_quotas(
 # %% ../../nbs/data/15_mixtures.ipynb #9c01884b
 def _require_all(mixture: dict[str, float], name: str, root: str) -> None:
     "Raise `UserError` that names every dataset of a mixture that is missing."
-    folder = as_folder(root)
-    there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    there = list_datasets(as_folder(root))
+    if not there: find_dataset(as_folder(root), next(iter(mixture)))  # says what is wrong with the folder
     missing = [dataset for dataset in mixture if dataset.partition(':')[0] not in there]
     if missing:
         raise UserError(f'--dataset: {len(missing)} of the {len(mixture)} datasets of {name} are not in {root}: '
-                        f'{", ".join(missing)}; found there: {", ".join(there) or "none"}; '
+                        f'{", ".join(missing)}; found there: {", ".join(there)}; '
                         'write out a mixture of those, as in bridge_orig=1,kuka=0.8')
+
+def _require_distinct(mixture: dict[str, float], root: str) -> None:
+    "Raise `UserError` where a mixture names one dataset twice: by two names, or as two versions."
+    seen: dict[Path, str] = {}  # folder of a dataset, and of its version → how it was named
+    for dataset in mixture:
+        version = find_dataset(as_folder(root), dataset)
+        for folder, what in ((version, 'one dataset'), (version.parent, 'versions of one dataset')):
+            if other := seen.get(folder.resolve()):
+                raise UserError(f'--dataset: {other} and {dataset} are {what}, its episodes would come twice; name one')
+        seen |= {version.resolve(): dataset, version.parent.resolve(): dataset}
 
 def _mixed_plan(
     lengths: list[int],  # frames of each dataset
@@ -159,6 +190,10 @@ class _JoinedFrames(FrameSource):
         return itertools.chain.from_iterable(source.addresses() for source in self.sources)
 
 # %% ../../nbs/data/15_mixtures.ipynb #14c08ca6
+def _written_out(mixture: dict[str, float]) -> str:
+    "A mixture as NAME=WEIGHT,NAME=WEIGHT, in one way whatever way it was typed."
+    return ','.join(f'{name}={repr(weight).removesuffix(".0")}' for name, weight in mixture.items())
+
 class MixtureFrames(_JoinedFrames):
     "The frames of a mixture as one source, by number; raises `UserError` for a dataset that cannot be read."
     def __init__(
@@ -172,8 +207,10 @@ class MixtureFrames(_JoinedFrames):
         mixture = find_mixture(name)
         if mixture is None: raise UserError(f'--dataset: got {name!r}, expected a mixture: {", ".join(MIXTURES)}')
         _require_all(mixture, name, root)
+        _require_distinct(mixture, root)
         super().__init__([RldsFrames(root, dataset, split, image_key, instruction_key) for dataset in mixture])
-        self.name, self.split, self.weights = name, split, list(mixture.values())
+        self.split, self.weights, self.sizes = split, list(mixture.values()), [s.all_steps for s in self.sources]
+        self.name = name if name in MIXTURES else _written_out(mixture)
 
     def tasks(self) -> np.ndarray:
         "A number for each frame's instruction, (frames,), int64; equal words of two datasets have one number."
@@ -185,8 +222,8 @@ class MixtureFrames(_JoinedFrames):
         return np.concatenate(numbers)
 
     def quotas(self, num_samples: int) -> list[int]:
-        "Frames to take of each dataset."
-        return weighted_quotas(self.lengths, self.weights, num_samples)
+        "Frames to take of each dataset, in their order; raises `UserError` when there are too few."
+        return weighted_quotas(self.lengths, self.weights, num_samples, self.sizes)
 
     def plan(self, num_samples: int, seed: int, window: int) -> np.ndarray:
         "The frames to cache, in order: (num_samples,), int64; raises `UserError` when there are too few."
@@ -195,7 +232,7 @@ class MixtureFrames(_JoinedFrames):
     def identity(self) -> dict[str, Any]:
         "What the manifest says of the mixture."
         datasets = [source.identity() for source in self.sources]
-        return dict(name=self.name, weights=self.weights, frames=len(self), datasets=datasets)
+        return dict(name=self.name, weights=self.weights, sizes=self.sizes, frames=len(self), datasets=datasets)
 
 # %% ../../nbs/data/15_mixtures.ipynb #8fcfd045
 def open_frames(

@@ -6,12 +6,19 @@
 __all__ = ['plan_table', 'read_plan', 'plan_sha256']
 
 # %% ../../nbs/data/14_plans.ipynb #fdb024b9
+import csv
 import hashlib
+import io
+import re
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError
+from ..config import UserError, read_file, reading
 from .source import FrameSource
+from ..units import count
 
 # %% ../../nbs/data/14_plans.ipynb #6b42ad20
 def plan_table(
@@ -24,46 +31,64 @@ def plan_table(
     return pd.DataFrame(rows, columns=['dataset', 'episode', 'step', 'instruction']).rename_axis('sample')
 
 # %% ../../nbs/data/14_plans.ipynb #5f65813a
-def _load_rows(path):
-    "The rows of a CSV file as a pandas DataFrame; raises `UserError` unless episodes and steps are whole numbers."
-    import pandas as pd
-    try: table = pd.read_csv(path)
-    except OSError as e: raise UserError(f'--plan: cannot read {path}: {e.strerror}') from None
-    except (ValueError, UnicodeDecodeError) as e:
-        raise UserError(f'--plan: {path} is not a CSV table: {str(e).splitlines()[0]}') from None
-    for column in ('episode', 'step'):
-        if column not in table:
-            raise UserError(f'--plan: {path} has no column {column!r}, it has {", ".join(map(str, table.columns))}')
-    if not len(table): raise UserError(f'--plan: {path} has no rows')
-    for column in ('episode', 'step'):
-        if table[column].dtype.kind not in 'iu':
-            raise UserError(f'--plan: {path}: column {column!r} has values that are not whole numbers')
-    return table
+def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:  # (number of the line that a row ends in, its values)
+    "The rows of a CSV file, the header first; raises `UserError` for one with more or fewer values than the header."
+    if '://' in str(path): raise UserError(f'--plan: got {path}, expected a file on this machine; download it first')
+    try: data = read_file(path)
+    except UserError as e: raise UserError(f'--plan: {e}') from None
+    with reading(f'--plan: {path}', 'is not a CSV table'):
+        rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), 'utf-8-sig', newline=''), strict=True)
+        header = next((row for row in rows if row), [])
+        if not header: raise UserError(f'--plan: {path} is not a CSV table: it is empty')
+        yield rows.line_num, header
+        for row in rows:
+            if row and len(row) != len(header):
+                raise UserError(f'--plan: {path}, line {rows.line_num}: got {count(len(row), "value")}, the header has '
+                                f'{len(header)}: {reprlib.repr(",".join(row))}')
+            if row: yield rows.line_num, row
 
-def _addresses(table, datasets, path):
-    "Dataset, episode and step of each row; a table without datasets is of the only one."
-    if 'dataset' in table: named = table.dataset.tolist()
-    elif len(datasets) < 2: named = [next(iter(datasets), '')] * len(table)
-    else: raise UserError(f"--plan: {path} has no column 'dataset', and the build reads {', '.join(sorted(datasets))}")
-    return zip(named, table.episode.tolist(), table.step.tolist())
+def _column(header, name, path):
+    "Where a column is; raises `UserError` where it is missing, or comes twice."
+    if (found := header.count(name)) == 1: return header.index(name)
+    if found: raise UserError(f'--plan: {path} has {found} columns {name!r}, expected one')
+    raise UserError(f'--plan: {path} has no column {name!r}, it has {", ".join(map(reprlib.repr, header[:20]))}')
+
+def _addresses(path, datasets):
+    "Line, dataset, episode and step of each row; a table without datasets is of the only one."
+    rows = _rows(path)
+    header = [name.strip() for name in next(rows)[1]]
+    columns = {name: _column(header, name, path) for name in ('episode', 'step')}
+    if 'dataset' in header: columns['dataset'] = _column(header, 'dataset', path)
+    elif len(datasets) > 1:
+        raise UserError(f"--plan: {path} has no column 'dataset', and the build reads {', '.join(sorted(datasets))}")
+    for line, row in rows:
+        for name in ('episode', 'step'):
+            if not re.fullmatch('[0-9]{1,18}', value := row[columns[name]].strip()):
+                raise UserError(f'--plan: {path}, line {line}: got {reprlib.repr(value)} as {name}, '
+                                'expected a whole number of 0 or more')
+        dataset = row[columns['dataset']] if 'dataset' in columns else next(iter(datasets), '')
+        yield line, (dataset, int(row[columns['episode']]), int(row[columns['step']]))
 
 # %% ../../nbs/data/14_plans.ipynb #729879cd
 def read_plan(
-    path: str,  # CSV with a header
+    path: str | Path,  # CSV with a header, a local file
     frames: FrameSource,  # that the build reads
 ) -> np.ndarray:  # (num_samples,), int64, numbers of frames in the order of the rows
-    "The plan in a file; raises `UserError` that names the row for a frame that does not exist or comes twice."
+    "The plan in a file; raises `UserError` that names the line for a frame that does not exist or comes twice."
     known = {address: i for i, address in enumerate(frames.addresses())}
     datasets = {dataset for dataset, _, _ in known}
-    plan: dict[int, int] = {}  # number of a frame → its row
-    for row, address in enumerate(_addresses(_load_rows(path), datasets, path), 1):
-        where = f'--plan: {path}, row {row}: episode {address[1]}, step {address[2]}'
+    plan: dict[int, int] = {}  # number of a frame → its line
+    for line, address in _addresses(path, datasets):
+        where = f'--plan: {path}, line {line}: episode {address[1]}, step {address[2]}'
         if address[0] not in datasets:
-            raise UserError(f'{where}: got dataset {address[0]!r}, the build reads {", ".join(sorted(datasets))}')
-        if address not in known: raise UserError(f'{where}: not in the split, or skipped there: no instruction')
+            got = reprlib.repr(address[0])
+            raise UserError(f'{where}: got dataset {got}, the build reads {", ".join(sorted(datasets))}')
+        if address not in known:
+            raise UserError(f'{where}: not in the split, or skipped there: no instruction, or a step that is dropped')
         number = known[address]
-        if number in plan: raise UserError(f'{where}: already in row {plan[number]}; each frame is cached once')
-        plan[number] = row
+        if number in plan: raise UserError(f'{where}: already in line {plan[number]}; each frame is cached once')
+        plan[number] = line
+    if not plan: raise UserError(f'--plan: {path} has no rows, only a header; expected a row for each frame to cache')
     return np.array(list(plan), np.int64)
 
 # %% ../../nbs/data/14_plans.ipynb #5a73a1da

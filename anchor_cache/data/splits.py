@@ -7,10 +7,12 @@ __all__ = ['FORMATS', 'SplitPart', 'parse_split', 'split_sizes', 'file_format', 
 
 # %% ../../nbs/data/10_splits.ipynb #44f25819
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError, read_json
+from .datasets import whole_number
 
 # %% ../../nbs/data/10_splits.ipynb #a22864a5
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ _SLICE = re.compile(r'''
 def _number(text, unit, piece):
     "What a slice says: a fraction of percents, or a whole number; None where it says nothing."
     if not text: return None
-    try: return float(text) if unit == '%' else int(text)
+    try: number = float(text) if unit == '%' else int(text[:30])
     except ValueError:
         kind = 'number' if unit == '%' else 'whole number'
-        raise UserError(f'--split: got {piece!r}, {text!r} is not a {kind}') from None
+        raise UserError(f'--split: got {reprlib.repr(piece)}, {reprlib.repr(text)} is not a {kind}') from None
+    if unit != '%' or abs(number) <= 100: return number
+    raise UserError(f'--split: got {reprlib.repr(piece)}, percents of the episodes go from -100% to 100%')
 
 def _edge(at, unit, lengths, last, piece):
     "Where a slice begins or ends, in episodes; nothing stands for the first, or the last."
@@ -45,12 +49,15 @@ def _edge(at, unit, lengths, last, piece):
     if unit == 'shard':
         files = at + len(lengths) if last and at <= 0 else at
         return sum(lengths[:files])
-    if abs(at) > episodes: raise UserError(f'--split: got {piece!r}, the split has {episodes} episodes')
+    if abs(at) > episodes:
+        raise UserError(f'--split: got {reprlib.repr(piece)}, the split has {episodes} episodes; '
+                        'numbers in a slice count episodes, not frames')
     return at + episodes if at < 0 else at
 
 def _part(piece, held, name):
     "The episodes of one part of a split expression."
-    odd = UserError(f'--split: got {piece!r}, expected a split, or a slice such as train[:10%] or train[100:200]')
+    got = reprlib.repr(piece)
+    odd = UserError(f'--split: got {got}, expected a split, or a slice such as train[:10%] or train[100:200]')
     m = _SLICE.fullmatch(piece)
     if not m: raise odd
     unit = m['start_unit'] or m['stop_unit']
@@ -81,16 +88,29 @@ def parse_split(
     return parts
 
 # %% ../../nbs/data/10_splits.ipynb #73217504
+def _checked(split):
+    "An entry of a split with lengths as numbers; raises `ValueError` or `TypeError` for what TFDS does not write."
+    if not isinstance(split, dict): raise ValueError(f'got {reprlib.repr(split)} as a split')
+    name, lengths = split['name'], split.get('shardLengths', [])
+    if not isinstance(name, str) or not re.fullmatch(r'[\w.-]{1,200}', name):
+        raise ValueError(f'got {reprlib.repr(name)} as the name of a split')
+    if not isinstance(lengths, list): raise ValueError(f'got {reprlib.repr(lengths)} as its shardLengths')
+    return dict(split, shardLengths=[whole_number(n) for n in lengths])
+
 def split_sizes(
     folder: Path,  # version folder of a dataset
     info: dict | None = None,  # its dataset_info.json, where that has been read
 ) -> dict[str, dict]:  # name of a split → its entry in dataset_info.json, with `shardLengths` as numbers
     "The whole splits of a dataset; raises `UserError` where dataset_info.json is not as TFDS writes it."
     info = info or read_json(folder/'dataset_info.json')
-    try: return {s['name']: dict(s, shardLengths=[int(n) for n in s.get('shardLengths', [])]) for s in info['splits']}
-    except (KeyError, TypeError, ValueError):
+    try:
+        splits = [_checked(s) for s in info['splits']]
+        if len({s['name'] for s in splits}) < len(splits): raise ValueError('two splits have one name')
+    except (KeyError, TypeError, ValueError) as e:
+        why = f': {e}' if type(e) is ValueError else ''
         path = folder/'dataset_info.json'
-        raise UserError(f'{path}: expected splits with names and shardLengths, as TFDS writes them') from None
+        raise UserError(f'{path}: expected splits with names and shardLengths, as TFDS writes them{why}') from None
+    return {s['name']: s for s in splits}
 
 # %% ../../nbs/data/10_splits.ipynb #0f368e08
 FORMATS = ('tfrecord', 'array_record', 'parquet')
@@ -102,21 +122,35 @@ def file_format(
     "The format of a dataset's files; raises `UserError` for one that cannot be read."
     found = (info or read_json(folder/'dataset_info.json')).get('fileFormat') or 'tfrecord'
     if found in FORMATS: return found
-    raise UserError(f'{folder}: its files are {found}, expected {", ".join(FORMATS)}; '
+    shown = reprlib.repr(found).strip('"\'')
+    raise UserError(f'{folder}: its files are {shown}, expected {", ".join(FORMATS)}; '
                     'convert the dataset with tfds convert_format')
 
 # %% ../../nbs/data/10_splits.ipynb #35ef4dda
+_FIELDS = re.compile(r'\{(DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|NUM_SHARDS|SHARD_X_OF_Y)\}')
+
+def _is_file_name(text):
+    "Whether a text can be the name of a file in a folder, and be shown in a message."
+    return text.isprintable() and '/' not in text and text not in ('', '.', '..') and len(text.encode()) <= 255
+
 def _file_names(folder, info, split, entry, ending):
     "Names of a split's files in order, as dataset_info.json's template makes them."
+    path, total = folder/'dataset_info.json', len(entry['shardLengths'])
     template = entry.get('filepathTemplate') or '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
-    total = len(entry['shardLengths'])
-    parts = dict(DATASET=info.get('name'), SPLIT=split, FILEFORMAT=ending, NUM_SHARDS=f'{total:05d}')
+    odd = UserError(f'{path}: got filepathTemplate {reprlib.repr(template)}, which TFDS does not write')
+    if not isinstance(template, str) or set('{}') & set(_FIELDS.sub('', template)): raise odd
+    if not isinstance(info.get('name'), str) or not _is_file_name(info['name']):
+        got = reprlib.repr(info.get('name'))
+        raise UserError(f'{path}: got {got} as the name of the dataset, expected a plain name')
 
-    def named(i): return template.format(**parts, SHARD_INDEX=f'{i:05d}', SHARD_X_OF_Y=f'{i:05d}-of-{total:05d}')
-    try: return [named(i) for i in range(total)]
-    except (KeyError, IndexError, ValueError, AttributeError):
-        path = folder/'dataset_info.json'
-        raise UserError(f'{path}: got filepathTemplate {template!r}, which TFDS does not write') from None
+    parts = dict(DATASET=info['name'], SPLIT=split, FILEFORMAT=ending, NUM_SHARDS=f'{total:05d}')
+
+    def named(i):
+        own = dict(parts, SHARD_INDEX=f'{i:05d}', SHARD_X_OF_Y=f'{i:05d}-of-{total:05d}')
+        return _FIELDS.sub(lambda m: own[m[1]], template)
+    names = [named(i) for i in range(total)]
+    if len(set(names)) < total or not all(map(_is_file_name, names)): raise odd
+    return names
 
 def split_files(
     folder: Path,  # version folder of a dataset

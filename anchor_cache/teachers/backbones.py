@@ -8,7 +8,8 @@ __all__ = ['DINO', 'VISION_BACKBONES', 'TOWER_KINDS', 'LANGUAGE_BACKBONES', 'CAU
            'PrismaticSpec', 'make_spec', 'read_dims', 'only_dims', 'vocabulary']
 
 # %% ../../nbs/teachers/05_backbones.ipynb #a80183d7
-from dataclasses import dataclass, field
+import reprlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ VISION_BACKBONES = {
     'siglip-vit-so400m-384px': VisionBackbone(384, (_SIGLIP_384,)),
     'dinov2-vit-l': VisionBackbone(224, (DINO,)),
     'in1k-vit-l': VisionBackbone(224, (_IN1K,)),
-    'dinoclip-vit-l-336px': VisionBackbone(336, (DINO, _CLIP_336)),
+    'dinoclip-vit-l-336px': VisionBackbone(336, (DINO, replace(_CLIP_336, act_layer=None))),
     'dinosiglip-vit-so-224px': VisionBackbone(224, (DINO, _SIGLIP_224)),
     'dinosiglip-vit-so-384px': VisionBackbone(384, (DINO, _SIGLIP_384)),
 }
@@ -146,16 +147,17 @@ def _prism(vision: str, llm: str = 'llama2-7b-pure', resize: str = 'resize-naive
 
 _TRAINING = ('train-1.25-epochs', 'train-1.5-epochs', 'train-2-epochs', 'train-3-epochs',
              'llava-lvis4v', 'llava-lrv', 'llava-lvis4v-lrv', 'vicuna-no-cotraining')
-_STAGES = {'reproduction-llava-v15': 'gelu-mlp', 'one-stage': 'no-align+gelu-mlp',
-           'full-ft-multi-stage': 'full-align+gelu-mlp', 'full-ft-one-stage': 'no-align+gelu-mlp'}
+_STAGES = {'reproduction-llava-v15': 'gelu-mlp', 'one-stage': 'no-align+gelu-mlp'}
 _VISION_224 = dict(in1k='in1k-vit-l', dinov2='dinov2-vit-l', clip='clip-vit-l', siglip='siglip-vit-so400m')
 _PRISM = dict(clip='clip-vit-l-336px', siglip='siglip-vit-so400m-384px', dinosiglip='dinosiglip-vit-so-384px')
+_DINOSIGLIP = 'dinosiglip-vit-so-224px'
 
 # %% ../../nbs/teachers/05_backbones.ipynb #4fa0a757
 BASE_MODELS: dict[str, _Parts] = {
     **{f'{name}+{b}': _parts(llm=f'vicuna-v15-{b}', projector=kind)
        for name, kind in _STAGES.items() for b in ('7b', '13b')},
-    **{f'{name}+7b': _parts() for name in _TRAINING},
+    **{f'{name}+7b': _parts() for name in ('full-ft-one-stage', *_TRAINING)},
+    'full-ft-multi-stage+7b': _parts(projector='gelu-mlp'),
     **{f'{v}-224px+7b': _parts(name) for v, name in _VISION_224.items()},
     **{f'clip-336px-{r}+7b': _parts(resize=r) for r in ('resize-crop', 'resize-naive')},
     **{f'siglip-384px-{r}+7b': _parts('siglip-vit-so400m-384px', resize=r)
@@ -164,6 +166,7 @@ BASE_MODELS: dict[str, _Parts] = {
        for r in ('letterbox', 'resize-naive')},
     **{f'dinosiglip-384px-{r}+7b': _prism('dinosiglip-vit-so-384px', 'vicuna-v15-7b', r)
        for r in ('letterbox', 'resize-naive')},
+    'dinosiglip-224px-resize-naive+7b': _prism(_DINOSIGLIP, 'vicuna-v15-7b'),
     **{f'llama2{chat}+{b}': _parts(llm=f'llama2-{b}{chat or "-pure"}')
        for chat in ('', '-chat') for b in ('7b', '13b')},
     'llama2-no-cotraining+7b': _parts(llm='llama2-7b-pure'),
@@ -172,20 +175,34 @@ BASE_MODELS: dict[str, _Parts] = {
     'phi-2+3b': _parts(llm='phi-2-3b'),
     **{f'prism-{v}{c}+{b}': _prism(name, f'llama2-{b}-pure')
        for v, name in _PRISM.items() for c in ('-controlled', '') for b in ('7b', '13b')},
-    **{f'prism-dinosiglip-224px{c}+7b': _prism('dinosiglip-vit-so-224px') for c in ('-controlled', '')},
-    **{f'prism-qwen25-dinosiglip-224px+{b}': _prism('dinosiglip-vit-so-224px', f'qwen25-{b}-pure')
+    'prism-siglip+13b': _prism('clip-vit-l-336px', 'llama2-13b-pure'),  # not SigLIP, see above
+    **{f'prism-dinosiglip-224px{c}+7b': _prism(_DINOSIGLIP) for c in ('-controlled', '')},
+    **{f'prism-qwen25-dinosiglip-224px+{b}': _prism(_DINOSIGLIP, f'qwen25-{b}-pure')
        for b in ('0_5b', '1_5b', '3b', '7b')},
-    'prism-qwen25-extra-dinosiglip-224px+0_5b': _prism('dinosiglip-vit-so-224px', 'qwen25-0_5b-extra'),
+    'prism-qwen25-extra-dinosiglip-224px+0_5b': _prism(_DINOSIGLIP, 'qwen25-0_5b-extra'),
 }
 
 # %% ../../nbs/teachers/05_backbones.ipynb #a018da81
+def _spelt_in(
+    name: str,  # of a run or of a repository
+) -> list[str]:  # keys of `BASE_MODELS`
+    "The base models whose names are whole parts of a name, between `+`; the hub has `-` in the place of the last one."
+    spelling = {s: known for known in BASE_MODELS for s in (known, known.replace('+', '-'))}
+    parts = name.split('+')
+    pieces = {*parts, *map('+'.join, zip(parts, parts[1:]))}
+    return sorted({spelling[p] for p in pieces if p in spelling})
+
 def base_model(
-    name: str,  # `vla.base_vlm` of a run
-    where: str,  # file it stands in, for the message
+    name: Any,  # `vla.base_vlm` of a run: a base model's name, or a path that ends in one or in a run's name
+    where: str | Path,  # file it stands in, for the message
 ) -> tuple[str, str, str, str]:  # vision backbone, projector, language backbone, resize strategy
-    "The parts of a base model; raises `UserError` for an unknown one, with the nearest known name."
-    last = str(name).rstrip('/').split('/')[-1]
-    fits = [known for known in BASE_MODELS if last == known or last.startswith(known + '+')]
+    "The parts of a base model; raises `UserError` for an unknown one, with the nearest known name, and for two in one."
+    if not isinstance(name, str):
+        raise UserError(f'{where}: got base_vlm {reprlib.repr(name)}, expected a name of a base model or a path')
+    last = name.rstrip('/').split('/')[-1]
+    fits = _spelt_in(last)
+    if len(fits) > 1:
+        raise UserError(f'{where}: base_vlm: {last} names several base models ({", ".join(fits)}), expected one')
     return BASE_MODELS[fits[0] if fits else one_of(last, tuple(BASE_MODELS), f'{where}: base_vlm')]
 
 # %% ../../nbs/teachers/05_backbones.ipynb #7383e527
@@ -243,7 +260,7 @@ def read_dims(
 
 # %% ../../nbs/teachers/05_backbones.ipynb #afa5f521
 _NOT_DIMS = {'architectures', 'torch_dtype', 'dtype', 'transformers_version', 'auto_map', 'vocab_size', 'use_cache',
-             'quantization_config'}
+             'quantization_config', 'attribute_map', 'num_labels', 'id2label', 'label2id'}
 
 def only_dims(
     config: dict[str, Any],  # of a language model, as a file has it

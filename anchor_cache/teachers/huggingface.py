@@ -81,7 +81,8 @@ def _towers(config, folder, ids, size):
     if not isinstance(seen, list) or any(s != [3, size, size] for s in seen):
         raise UserError(f'{path}: got input_sizes {seen}, expected {[3, size, size]} for each tower, '
                         f'as image_sizes in config.json says')
-    activations = config.get('timm_override_act_layers') or [_TOWERS_BY_ID[_untagged(i)].act_layer for i in ids]
+    usual = ['quick_gelu' if _TOWERS_BY_ID[_untagged(i)].kind == 'clip' else None for i in ids]
+    activations = config.get('timm_override_act_layers') or usual
     good = isinstance(activations, list) and len(activations) == len(ids)
     if not good or any(a not in (None, 'quick_gelu') for a in activations):
         raise UserError(f'{folder/"config.json"}: got timm_override_act_layers {activations!r}, '

@@ -6,15 +6,18 @@
 __all__ = ['PARTS', 'find_run', 'native_parts', 'native_llm_dims', 'native_weights', 'pretrained_towers', 'native_source']
 
 # %% ../../nbs/teachers/09_native.ipynb #524d2a43
+import os
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import UserError, one_of, read_json
+from ..config import UserError, one_of, read_json, reason
 from ..logs import log
 from anchor_cache.teachers.backbones import (
+    BASE_MODELS,
     LANGUAGE_BACKBONES,
     VISION_BACKBONES,
     VisionBackbone,
@@ -24,8 +27,9 @@ from anchor_cache.teachers.backbones import (
     read_dims,
     vocabulary,
 )
+from .prismatic import vision_tower
 from .source import Source
-from .weights import open_checkpoint, open_safetensors
+from .weights import compare_weights, open_checkpoint, open_safetensors
 
 # %% ../../nbs/teachers/09_native.ipynb #516cf047
 def find_run(
@@ -46,13 +50,29 @@ def find_run(
     return run
 
 # %% ../../nbs/teachers/09_native.ipynb #1d8b12b5
-def _vla_base(vla, where):
-    "The parts of a VLA's base model; raises `UserError` for a policy that reads more than one image."
-    images = vla.get('image_sequence_len') or 1
-    if images != 1 or vla.get('use_wrist_image'):
-        inputs = 'a wrist camera as well' if vla.get('use_wrist_image') else f'{images} images'
+def _check_images(entries, where):
+    "Raise `UserError` for a model that reads more than one image."
+    images = entries.get('image_sequence_len') or 1
+    if images != 1 or entries.get('use_wrist_image'):
+        inputs = 'a wrist camera as well' if entries.get('use_wrist_image') else f'{reprlib.repr(images)} images'
         raise UserError(f'{where}: the policy reads {inputs}, expected one image per sample, as a cache has')
-    return base_model(vla.get('base_vlm'), where)
+
+def _model_parts(model, where):
+    "The parts that a base run's `model` names; those that it leaves out are those of its `model_id`."
+    keys = ('vision_backbone_id', 'arch_specifier', 'llm_backbone_id', 'image_resize_strategy')
+    named = model.get('model_id')
+    usual = base_model(named, where) if isinstance(named, str) and named in BASE_MODELS else (None,) * len(keys)
+    return tuple(model.get(key, part) for key, part in zip(keys, usual))
+
+def _vla_parts(vla, where):
+    "The parts of a VLA's base model: from the base's own run folder where there is one, else by its name."
+    base = vla.get('base_vlm')
+    if isinstance(base, str) and base and os.path.isfile(path := os.path.join(base, 'config.json')):
+        model = read_json(Path(path)).get('model')
+        if isinstance(model, dict):
+            log.info('%s: its base model is as %s says', where, path)
+            return _model_parts(model, path)
+    return base_model(base, where)
 
 # %% ../../nbs/teachers/09_native.ipynb #35d4a5d8
 def native_parts(
@@ -62,17 +82,18 @@ def native_parts(
     config, where = read_json(run/'config.json'), run/'config.json'
     model, vla = config.get('model'), config.get('vla')
     parts: tuple[Any, ...]
-    if isinstance(model, dict):
-        keys = ('vision_backbone_id', 'arch_specifier', 'llm_backbone_id', 'image_resize_strategy')
-        parts = tuple(model.get(k) for k in keys)
-    elif isinstance(vla, dict): parts = _vla_base(vla, where)
+    if isinstance(model, dict): parts = _model_parts(model, where)
+    elif isinstance(vla, dict): parts = _vla_parts(vla, where)
     else:
-        raise UserError(f'{where}: expected an entry "vla" (a VLA run) or "model" (a base model), '
-                        f'as Prismatic writes them')
+        got = [f'{key} {reprlib.repr(config[key])}' for key in ('vla', 'model') if key in config]
+        raise UserError(f'{where}: {"got " + ", ".join(got) + ", " if got else ""}expected an entry "vla" (a VLA run) '
+                        f'or "model" (a base model), as Prismatic writes them')
+    _check_images(model if isinstance(model, dict) else vla, where)
     vision, projector, language, resize = parts
     one_of(vision, tuple(VISION_BACKBONES), f'{where}: vision_backbone_id')
     one_of(language, tuple(LANGUAGE_BACKBONES), f'{where}: llm_backbone_id')
-    if not isinstance(projector, str): raise UserError(f'{where}: got arch_specifier {projector!r}, expected a name')
+    if not isinstance(projector, str):
+        raise UserError(f'{where}: got arch_specifier {reprlib.repr(projector)}, expected a name')
     return vision, projector, language, resize or 'resize-naive'
 
 # %% ../../nbs/teachers/09_native.ipynb #01ef2b8d
@@ -89,7 +110,10 @@ def native_llm_dims(
     if (kind := llm_dims.get('model_type', model_type)) != model_type:
         raise UserError(f'{run/"dims.json"}: got model_type {kind!r}, expected {model_type!r}, which {language} is')
     beside_tokenizer = read_json(tokenizer_dir/'config.json', optional=True) if tokenizer_dir else {}
-    sources = [beside_tokenizer, read_json(run/'config.json').get('text_config') or {}]
+    own = read_json(run/'config.json').get('text_config') or {}
+    if not isinstance(own, dict):
+        raise UserError(f'{run/"config.json"}: got text_config {reprlib.repr(own)}, expected an object with entries')
+    sources = [beside_tokenizer, own]
     kept = [s for s in sources if s.get('model_type') == model_type] + [llm_dims]
     return {k: v for source in kept for k, v in only_dims(source).items()}
 
@@ -132,20 +156,27 @@ def _tower_file(path, timm_id):
     if found := next((path/n for n in names if (path/n).is_file()), None): return found
     raise UserError(f'--vision_backbone_path: {path} has neither {" nor ".join(names)}')
 
-def _pretrained(tower, image_size, where, dims):
-    "timm's model of a tower with its pretrained weights; raises `UserError` where they cannot be loaded."
+def _from_file(path, tower, model):
+    "The weights of a tower from its file, as timm brings them to a model; raises `UserError` where they do not fit."
+    from timm.models.vision_transformer import checkpoint_filter_fn
+    file = _tower_file(path, tower.timm_id)
+    saved, why = open_safetensors(file), []
+    try: weights = checkpoint_filter_fn(dict(saved), model)
+    except Exception as e: weights, why = saved, [reason(e)]  # of another tower: its names say more
+    classifier = f'{model.pretrained_cfg["classifier"]}.'
+    weights = {name: t for name, t in weights.items() if not name.startswith(classifier)}
+    if faults := compare_weights(weights, model) + why:
+        raise UserError(f'--vision_backbone_path: {file} is not {tower.timm_id}: {"; ".join(faults)}')
+    return weights
+
+def _from_hub(tower, image_size, dims):
+    "The weights of a tower that timm fetches; with its classifier, since timm is strict about names only then."
     import timm
-    options: dict[str, Any] = dict(dims, num_classes=0, img_size=image_size)
-    if tower.act_layer: options['act_layer'] = tower.act_layer
-    if where != 'hub':
-        file = _tower_file(Path(where), tower.timm_id)
-        open_safetensors(file)  # what is wrong with the file is said in our words
-        options['pretrained_cfg_overlay'] = dict(file=str(file), num_classes=0)
-    try: return timm.create_model(tower.timm_id, pretrained=True, **options)
+    try: model = timm.create_model(tower.timm_id, pretrained=True, img_size=image_size, **dims)
     except Exception as e:  # timm and the hub's client pass on errors of every kind
-        why = str(e).splitlines()[0] if str(e) else ''
-        raise UserError(f'--vision_backbone_path: {where}: {tower.timm_id} cannot be loaded: '
-                        f'{type(e).__name__}: {why}') from e
+        why = reason(ValueError(f'{type(e).__name__}: {" ".join(str(e).split())}'))
+        raise UserError(f'--vision_backbone_path: hub: {tower.timm_id} cannot be loaded: {why}') from e
+    return model.state_dict()
 
 # %% ../../nbs/teachers/09_native.ipynb #53c776f4
 def pretrained_towers(
@@ -156,9 +187,11 @@ def pretrained_towers(
     "The weights of timm's pretrained towers; raises `UserError` where they are missing or cannot be loaded."
     weights = {}
     for tower in vision.towers:
-        model = _pretrained(tower, vision.image_size, where, (dims or {}).get(tower.kind, {}))
+        size, given = vision.image_size, (dims or {}).get(tower.kind, {})
+        with torch.device('meta'): model = vision_tower(tower, size, given)
+        loaded = _from_hub(tower, size, given) if where == 'hub' else _from_file(Path(where), tower, model)
         name = f'{tower.kind}_featurizer' if len(vision.towers) > 1 else 'featurizer'
-        weights.update({f'vision_backbone.{name}.{n}': w for n, w in model.state_dict().items()})
+        weights.update({f'vision_backbone.{name}.{n}': loaded[n].float() for n in model.state_dict()})
     return weights
 
 # %% ../../nbs/teachers/09_native.ipynb #6263fe4e

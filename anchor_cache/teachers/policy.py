@@ -25,7 +25,7 @@ from .hub import local_folder
 from .huggingface import hf_source, native_name, oft_extras
 from .native import native_source
 from .source import Source
-from .weights import open_checkpoint, open_safetensors
+from .weights import check_weights, open_checkpoint, open_safetensors
 
 # %% ../../nbs/teachers/11_policy.ipynb #56f27049
 def _multiply(a, b):
@@ -154,12 +154,14 @@ def adapter_weights(
     folder: Path,
 ) -> dict[str, torch.Tensor]:  # memory-mapped
     "The tensors of an adapter, by name; raises `UserError` where it has none or they are damaged."
-    if (folder/'adapter_model.safetensors').is_file(): return open_safetensors(folder/'adapter_model.safetensors')
-    if (path := folder/'adapter_model.bin').is_file():
-        saved = open_checkpoint(str(path))
-        if isinstance(saved, dict) and all(isinstance(t, torch.Tensor) for t in saved.values()): return saved
+    path, binary = (folder/f'adapter_model.{suffix}' for suffix in ('safetensors', 'bin'))
+    if path.is_file(): saved = open_safetensors(path)
+    elif binary.is_file(): path, saved = binary, open_checkpoint(binary)
+    else: raise UserError(f'{folder} has an adapter_config.json and neither {path.name} nor {binary.name}')
+    if not isinstance(saved, dict) or {*map(type, saved)} - {str} or not all(map(torch.is_tensor, saved.values())):
         raise UserError(f'{path} does not hold tensors by name, expected what PEFT saves')
-    raise UserError(f'{folder} has an adapter_config.json and neither adapter_model.safetensors nor adapter_model.bin')
+    check_weights({name: t for name, t in saved.items() if '.base_layer.' not in name}, path)
+    return saved
 
 # %% ../../nbs/teachers/11_policy.ipynb #9166b539
 def _sort_tensors(saved, kinds, folder):

@@ -20,7 +20,7 @@ from ..schema import TORCH_DTYPES
 from .backbones import PrismaticSpec
 from .base import OpenTeacher, Teacher
 from .images import image_transform
-from .prismatic import PrismaticVLM, cut, meta_model, resolve_layer
+from .prismatic import PrismaticVLM, check_sizes, cut, meta_model, resolve_layer
 from .prompts import check_first_token, tokenize, tokenizer_fingerprint
 from .source import Source
 from .weights import compare_weights, load_weight, weights_fingerprint
@@ -75,6 +75,7 @@ def check_source(
 ) -> PrismaticVLM:  # whole, on the meta device
     "Compare a source's names and shapes with its architecture; raises `UserError` where they differ."
     spec = cast(PrismaticSpec, source.spec)
+    check_sizes(spec, source.weights, source.name)
     model = meta_model(spec)
     if faults := compare_weights(source.weights, model, tied=bool(spec.llm.get('tie_word_embeddings'))):
         towers = ' + '.join(t.timm_id.split('.')[0] for t in spec.vision.towers)

@@ -119,7 +119,7 @@ def _hf_config(spec, vision_backbone):
         image_resize_strategy=spec.resize,
         use_fused_vision_backbone=len(towers) > 1,
         timm_model_ids=[t.timm_id.removesuffix('.webli') for t in towers],
-        timm_override_act_layers=[t.act_layer for t in towers],
+        timm_override_act_layers=['quick_gelu' if t.kind == 'clip' else None for t in towers],
         image_sizes=[size] * len(towers),
         text_config=spec.llm)
     preprocessor = dict(
