@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'TEACHER_CHOICES', 'MINIMUM', 'MAXIMUM', 'PATHS', 'UserError',
            'reason', 'reading', 'shown', 'one_of', 'canonical_dtype', 'flag', 'check_text', 'expand_home',
-           'dataset_name', 'check_root', 'BuildConfig', 'to_bool', 'to_int', 'Parser', 'add_build_flags', 'parse_build',
-           'read_file', 'read_json', 'demo_data']
+           'dataset_name', 'check_root', 'check_attention', 'BuildConfig', 'to_bool', 'to_int', 'Parser',
+           'add_build_flags', 'parse_build', 'read_file', 'read_json', 'demo_data']
 
 # %% ../nbs/00_config.ipynb #2540ec14
 import argparse
@@ -123,13 +123,16 @@ class _TeacherFlags:
     vision_backbone_path: str | None = flag(
         None, 'pretrained vision towers for a native checkpoint that was trained with frozen ones: a folder with '
               'TIMM_ID.safetensors, or the word hub (default: none)', metavar='FOLDER')
+    attention: str | None = flag(
+        None, 'how the language model attends: causal, or bidirectional [comes later] (default: as it was trained, '
+              'which is bidirectional for OpenVLA-OFT and causal otherwise)', metavar='NAME')
     hf_token: str | None = flag(
         None, 'for the hub: a token, the name of an environment variable that holds one, or a file with one; never '
               'stored (default: none)', metavar='TOKEN', secret=True)
 
 # %% ../nbs/00_config.ipynb #050c29e9
 TEACHER_FLAGS = ('teacher_checkpoint', 'teacher_model_path', 'teacher_policy_path')
-TEACHER_CHOICES = tuple(field.name for field in dataclasses.fields(_TeacherFlags))  # all that says where a teacher is
+TEACHER_CHOICES = tuple(field.name for field in dataclasses.fields(_TeacherFlags))  # all that opens a teacher
 
 # %% ../nbs/00_config.ipynb #ef1dd8c9
 @dataclass(frozen=True)
@@ -252,6 +255,18 @@ def check_root(
         raise UserError(f'--data_root_dir: got {root!r}, expected a local folder or gs://BUCKET/FOLDER; '
                         'copy the dataset to a disk')
 
+# %% ../nbs/00_config.ipynb #a77e0c01
+_ATTENTION = ('causal', 'bidirectional')
+
+def check_attention(
+    given: str | None,  # how the language model is to attend; None leaves it to the teacher
+) -> None:
+    "Raise `UserError` for a way of attending that does not exist, or that this version does not compute."
+    if given is None: return
+    if one_of(given, _ATTENTION, '--attention') == 'bidirectional':
+        raise UserError('--attention: bidirectional comes with a later version of anchor_cache; '
+                        'causal is what this one computes')
+
 # %% ../nbs/00_config.ipynb #1623add2
 def _check_teacher(config: '_TeacherFlags') -> None:
     "Exactly one teacher is named."
@@ -283,6 +298,7 @@ def _check_choices(config: 'BuildConfig') -> None:
         raise UserError(f'--output_dir: got {shown(config.output_dir)}, expected a local folder; '
                         'remote storage comes with a later version')
     check_root(config.data_root_dir)
+    check_attention(config.attention)
     one_of(config.pooling, POOLINGS, '--pooling')
     object.__setattr__(config, 'dtype', canonical_dtype(config.dtype))
     if config.teacher_dtype is not None:

@@ -27,7 +27,7 @@ from .schema import SCHEMA_VERSION
 from .shards import check_same_cache, check_writable
 from .teacher import look_at_teacher, open_teacher
 from .teachers.base import OpenTeacher
-from .teachers.prompts import read_templates
+from .teachers.prompts import fill, read_templates
 
 # %% ../nbs/22_planning.ipynb #bb393baa
 def resolve_device(
@@ -127,6 +127,15 @@ def plan_build(
     notes = KeptRecords()
     with capture_logs(notes): return _plan(config, frames, notes.records)
 
+def _check_prompts(frames, plan, teacher, templates):
+    "Raise `UserError` for a prompt of the plan that the teacher has no room for."
+    pairs = {(i % len(templates), frames.instruction(frame)) for i, frame in enumerate(plan)}
+    for n, instruction in sorted(pairs):
+        try: teacher.encode(fill(templates[n], instruction))
+        except UserError as e:
+            template, words = (repr(t if len(t) <= 60 else t[:59] + '…') for t in (templates[n], instruction))
+            raise UserError(f'{e}; shorten the template {template} or the instruction {words}') from None
+
 def _plan(config, frames, notes):
     "The plan of a build; what is logged meanwhile goes to `notes`."
     device = resolve_device(config.device)
@@ -143,6 +152,7 @@ def _plan(config, frames, notes):
     status('opening the teacher')
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]
+    _check_prompts(frames, plan, teacher, templates)
     status("hashing the teacher's weights and tokenizer")
     manifest = make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype)
     if not config.overwrite: check_same_cache(config.output_dir, manifest)

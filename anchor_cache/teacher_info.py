@@ -6,7 +6,7 @@
 __all__ = ['flag_for', 'parameters', 'describe_teacher']
 
 # %% ../nbs/21_teacher_info.ipynb #90c066ca
-from pathlib import Path
+import os
 from typing import Any
 
 from .config import UserError
@@ -25,11 +25,10 @@ def flag_for(
     path: str,  # a file, a folder, or a name on the hub
 ) -> str:  # teacher_checkpoint, teacher_model_path or teacher_policy_path
     "The flag of a build that a path belongs to; raises `UserError` where it can be none."
-    folder = Path(path)
-    if folder.is_file() or folder.suffix == '.pt': return 'teacher_checkpoint'
-    if (folder/'adapter_config.json').is_file(): return 'teacher_policy_path'
-    if (folder/'checkpoints').is_dir(): return 'teacher_checkpoint'
-    if folder.is_dir() or is_hub_id(path): return 'teacher_model_path'
+    if os.path.isfile(path) or path.endswith('.pt'): return 'teacher_checkpoint'
+    if os.path.isfile(f'{path}/adapter_config.json'): return 'teacher_policy_path'
+    if os.path.isdir(f'{path}/checkpoints'): return 'teacher_checkpoint'
+    if os.path.isdir(path) or is_hub_id(path): return 'teacher_model_path'
     raise UserError(f'{path} does not exist; name a native .pt, a folder in Hugging Face format, an adapter, '
                     f'or ORGANISATION/NAME on the hub')
 
@@ -50,7 +49,7 @@ def _sequence(source: Source, layout: TokenLayout, tokenizer: Any) -> str:
     instruction, spec = 'turn on the stove', source.spec
     words = 'tokens of the prompt'
     if tokenizer:
-        count = len(tokenize(fill(spec.prompt, instruction), tokenizer)) - 1  # without the first
+        count = len(tokenize(fill(spec.prompt, instruction), tokenizer, source.vla)) - 1  # without the first
         words = f'{count} {words} for "{instruction}"'
     return f'[{spec.first}] [{layout.num_patches} image patches] [{words}]'
 
@@ -59,13 +58,45 @@ def _tokenizer(source: Source, hf_token: str | None) -> tuple[Any, str]:
     try: folder = find_tokenizer(source, hf_token)
     except UserError as e: return None, f'none: {e}'
     tokenizer = load_tokenizer(folder)
-    return tokenizer, f'{len(tokenizer):,} pieces, from {folder}'
+    return tokenizer, f'{len(tokenizer):,} tokens, from {folder}'
+
+_FORMATS = dict(native='native format', huggingface='Hugging Face format', adapter='LoRA adapter on its base')
 
 def _files(source: Source) -> str:
     "A source's format and its tensors, in words."
     dtypes = sorted({str(t.dtype)[6:] for t in source.weights.values()})
     lora = f', {len(source.changes)} layers with LoRA' if source.changes else ''
-    return f'Prismatic, {source.kind} format, {len(source.weights)} tensors in {" and ".join(dtypes)}{lora}'
+    kind = 'a policy (VLA)' if source.vla else 'a base model (no VLA)'
+    return (f'Prismatic, {kind}, {_FORMATS.get(source.kind, source.kind)}, {len(source.weights)} tensors in '
+            f'{" and ".join(dtypes)}{lora}')
+
+# %% ../nbs/21_teacher_info.ipynb #a77e2101
+def _attention(source: Source) -> str:
+    "How a source's language model attends, and what a build needs for it."
+    if source.oft:
+        return (f'bidirectional: an OpenVLA-OFT policy (it has {", ".join(source.oft)}); this version reads it '
+                f'causally only, which gives the features of another model (17 to 36 % off, by layer), so a build '
+                f'needs --attention causal')
+    if source.kind == 'native' or not source.vla: return 'causal'
+    return ("causal, as OpenVLA's; if openvla-oft's finetune.py trained it, with discrete actions, it is bidirectional "
+            'and nothing in the folder tells: ask how it was trained')
+
+_UNSEEN = ('num_attention_heads', 'num_key_value_heads', 'rope_theta', 'rms_norm_eps', 'layer_norm_eps',
+           'max_position_embeddings')  # what shapes do not show
+
+def _dimensions(source: Source, spec: PrismaticSpec, config: Any) -> str:
+    "What the shapes of the weights do not show, by where it is from; `config` is the language model's, complete."
+    rest = "transformers' defaults"
+    if source.kind != 'huggingface': rest = f"the package's table, or {rest}"
+    rope = getattr(config, 'rope_parameters', None) or {}
+    found = {k: getattr(config, k, rope.get(k)) for k in _UNSEEN}
+    groups: dict[str, list[str]] = {}
+    for key, value in found.items():
+        if value is not None: groups.setdefault(source.origin.get(key, rest), []).append(f'{key} {value:g}')
+    for kind in (tower.kind for tower in spec.vision.towers):
+        heads = spec.vision_dims.get(kind, {}).get('num_heads')
+        if heads: groups.setdefault('dims.json', []).append(f'num_heads {heads} of {kind}')
+    return '; '.join(f'{", ".join(numbers)} ({file})' for file, numbers in groups.items())
 
 # %% ../nbs/21_teacher_info.ipynb #a9adf868
 def describe_teacher(
@@ -75,24 +106,31 @@ def describe_teacher(
 ) -> str:  # lines to print
     """A summary of what a teacher is and what a build would use of it; reads no weights.
 
-    Raises `UserError` for what is wrong with its files."""
-    source = open_source(**{flag_for(path): path}, **named)
+    Raises `UserError` for what is wrong with its files; messages name PATH, not the flag that a build has for it."""
+    flag = flag_for(path)
+    try: source = open_source(**{flag: path}, **named)
+    except UserError as e: raise UserError(str(e).removeprefix(f'--{flag}: ')) from e
+    return '\n'.join([path, *(f'  {key:13} {value}' for key, value in _rows(source, hidden_layer, named).items())])
+
+def _rows(source: Source, hidden_layer: int, named: dict[str, Any]) -> dict[str, str]:
+    "The rows of a summary."
     model = check_source(source)
     spec, vision, num_layers = model.spec, model.spec.vision, model.num_layers
     used, total = parameters(spec, hidden_layer)
     tokenizer, about = _tokenizer(source, named.get('hf_token'))
     towers, pixels = ' + '.join(t.timm_id for t in vision.towers), f'{vision.image_size} × {vision.image_size} pixels'
     memory = [f'{size(used * width)} in {name}' for name, width in dict(float32=4, bfloat16=2, float16=2).items()]
-    rows = dict(
+    return dict(
         family=_files(source),
         vision=f'{towers}, {pixels}, {spec.resize}',
         projector=spec.projector,
         language=f'{spec.language} ({spec.llm["model_type"]}), {num_layers} layers, hidden size {model.hidden_dim}, '
                  f'vocabulary {spec.vocab_size:,}',
+        dimensions=_dimensions(source, spec, model.llm.config),
+        attention=_attention(source),
         tokenizer=about,
         prompt=repr(spec.prompt),
         sequence=_sequence(source, model.layout, tokenizer),
         hidden_layer=f'{hidden_layer} is entry {resolve_layer(hidden_layer, num_layers)} of 0 … {num_layers}: '
                      f'{used:,} of {total:,} parameters ({used / total:.0%})',
         memory=', '.join(memory) + ', activations on top')
-    return '\n'.join([path, *(f'  {key:13} {value}' for key, value in rows.items())])

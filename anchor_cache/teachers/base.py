@@ -22,7 +22,7 @@ class Teacher(Protocol):
     prompt: str  # its prompt template, with `{instruction}`
 
     def encode(self, prompt: str) -> torch.Tensor:
-        "Token ids of a prompt: (seq,), int64, with every special token."
+        "Token ids of a prompt: (seq,), int64, with every special token; raises `UserError` for one that is too long."
         ...
 
     def pixel_values(self, images: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -52,6 +52,10 @@ class OpenTeacher(Protocol):
 
     def identity(self) -> dict[str, Any]:
         "What the manifest says of the teacher: architecture, and fingerprints of weights and tokenizer."
+        ...
+
+    def encode(self, prompt: str) -> torch.Tensor:
+        "Token ids of a prompt, as the loaded teacher gives them; raises `UserError` for one that it has no room for."
         ...
 
     def load(self, hidden_layer: int, dtype: str = 'float32', device: Any = 'cpu') -> Teacher:

@@ -19,7 +19,7 @@ def resolve_token(
     "The token that `--hf_token` means; raises `UserError`, which does not show it."
     if given is None: return None
     if given in os.environ: token = os.environ[given]
-    elif len(given) < 4096 and Path(given).is_file():
+    elif len(given) < 4096 and os.path.isfile(given):
         try: token = Path(given).read_text(encoding='utf-8')
         except (OSError, UnicodeDecodeError):
             raise UserError('--hf_token: the file that it names cannot be read as text') from None
@@ -37,7 +37,7 @@ def is_hub_id(
 ) -> bool:
     "Whether a name means a repository on the hub and not a folder on this machine."
     if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?', str(name)): return False
-    return not Path(name).exists() and not Path(name).parent.exists()
+    return not os.path.exists(name) and not os.path.exists(Path(name).parent)
 
 # %% ../../nbs/teachers/02_hub.ipynb #62a375d1
 PATTERNS = {

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from ..config import UserError, one_of, read_json
-from ..logs import log
+from ..config import UserError, one_of, read_json, reading
 from anchor_cache.teachers.backbones import (
     LANGUAGE_BACKBONES,
     VISION_BACKBONES,
@@ -53,9 +52,10 @@ def _untagged(timm_id): return timm_id.split('.')[0]
 
 _TOWERS_BY_ID = {_untagged(t.timm_id): t for v in VISION_BACKBONES.values() for t in v.towers}
 
-def _is_triple(value):
-    "Whether a value is a list of three numbers."
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+def _is_triple(value, least):
+    "Whether a value is a list of three numbers between `least` and a million."
+    good = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
+    return good and all(least <= v <= 1e6 for v in value)  # which NaN is not
 
 def _normalisation(processor, count, where):
     "Mean and standard deviation for each tower."
@@ -63,8 +63,9 @@ def _normalisation(processor, count, where):
     if not given and isinstance(means, list) and isinstance(stds, list):
         given = [dict(mean=mean, std=std) for mean, std in zip(means, stds)]
     good = isinstance(given, list) and len(given) == count and all(isinstance(g, dict) for g in given)
-    if not good or not all(_is_triple(g.get(k)) for g in given for k in ('mean', 'std')):
-        raise UserError(f'{where}: expected tvf_normalize_params with mean and std, three numbers each, '
+    least = dict(mean=-1e6, std=1e-6)
+    if not good or not all(_is_triple(g.get(k), low) for g in given for k, low in least.items()):
+        raise UserError(f'{where}: expected tvf_normalize_params with mean and std, three numbers each, std above 0, '
                         f'for {count} tower{"s" * (count > 1)}')
     return [(tuple(map(float, g['mean'])), tuple(map(float, g['std']))) for g in given]
 
@@ -113,8 +114,10 @@ def hf_vision(
     where, table = folder/'config.json', VISION_BACKBONES.get(str(config.get('vision_backbone_id')))
     ids = _timm_ids(config, table, where)
     sizes = config.get('image_sizes') or [table.image_size if table else None]
-    if not isinstance(sizes, list) or type(size := sizes[0]) is not int or size < 1 or sizes != [size] * len(sizes):
-        raise UserError(f'{where}: got image_sizes {config.get("image_sizes")!r}, expected one size, in pixels')
+    size = sizes[0] if isinstance(sizes, list) else None
+    if type(size) is not int or not 1 <= size <= 4096 or sizes != [size] * len(sizes):
+        given = config.get('image_sizes')
+        raise UserError(f'{where}: got image_sizes {given!r}, expected one size, 1 to 4096 pixels')
     return VisionBackbone(size, tuple(_towers(config, folder, ids, size)))
 
 # %% ../../nbs/teachers/10_huggingface.ipynb #baad8250
@@ -147,9 +150,10 @@ def hf_spec(
     named: Any = config.get('llm_backbone_id')
     language = one_of(named, tuple(LANGUAGE_BACKBONES), f'{where}: llm_backbone_id')
     text, expected = config.get('text_config') or {}, LANGUAGE_BACKBONES[language].config['model_type']
+    if not isinstance(text, dict):
+        raise UserError(f'{where}: text_config: got a {type(text).__name__}, expected a JSON object')
     for got in (text, llm_dims):
-        if not isinstance(got, dict) or got.get('model_type', expected) != expected:
-            kind = got.get('model_type') if isinstance(got, dict) else got
+        if (kind := got.get('model_type', expected)) != expected:
             raise UserError(f'{where}: got a language model {kind!r}, expected {expected!r}, which {language} is')
     llm = {'model_type': expected, **only_dims(text), **only_dims(llm_dims), 'vocab_size': vocab_size}
     projector = 'fused-gelu-mlp' if len(vision.towers) > 1 else 'gelu-mlp'  # not what arch_specifier says
@@ -160,13 +164,14 @@ def hf_spec(
 _BESIDE = ('action_head', 'proprio_projector', 'noisy_action_projector')
 
 def oft_extras(
-    folder: Path,
-) -> list[str]:  # names of the files that are ignored
+    *folders: Path,  # of the policy, and whatever else its files may lie in
+) -> list[str]:  # names of files
     "What OpenVLA-OFT keeps beside the model; raises `UserError` for FiLM towers, whose features would be wrong."
-    if film := sorted(p.name for p in folder.glob('vision_backbone--*.pt')):
-        raise UserError(f'{folder} has {film[0]}: its vision towers are conditioned on the instruction (FiLM), '
+    found = [p for folder in folders for p in sorted(folder.glob('*checkpoint*'))]
+    if film := next((p for p in found if 'vision_backbone' in p.name), None):
+        raise UserError(f'{film.parent} has {film.name}: its vision towers are conditioned on the instruction (FiLM), '
                         f'which this version does not support')
-    return sorted(p.name for kind in _BESIDE for p in folder.glob(f'{kind}--*.pt'))
+    return [p.name for kind in _BESIDE for p in found if kind in p.name]
 
 # %% ../../nbs/teachers/10_huggingface.ipynb #e57a5c40
 def hf_source(
@@ -178,13 +183,13 @@ def hf_source(
     "A model in Hugging Face format, opened; raises `UserError` for whatever of the above is wrong with it."
     config = read_config(folder, flag)
     extras = oft_extras(folder)
-    saved: dict[str, torch.Tensor] = folder_weights(folder)
+    with reading(folder, 'cannot be opened'): saved: dict[str, torch.Tensor] = folder_weights(folder)
     vision = hf_vision(config, folder)
     kinds = [t.kind for t in vision.towers]
     weights = {native_name(n, kinds): t for n, t in saved.items()}
     dims = read_dims(*([dims_folder] if dims_folder else []), folder)
     spec = hf_spec(config, folder, vision, vocabulary(weights, str(folder)), dims)
-    if extras:
-        log.warning('%s: an OpenVLA-OFT policy; ignoring its %s, and reading its language model causally, '
-                    'as OpenVLA does', folder, ', '.join(extras))
-    return Source(str(name), 'huggingface', spec, weights, [folder])
+    said = {'config.json': config.get('text_config') or {}, 'dims.json': dims[1]}
+    origin = {k: file for file, entries in said.items() for k in only_dims(entries)}
+    return Source(str(name), 'huggingface', spec, weights, [folder], origin=origin,
+                  vla=config['model_type'] == 'openvla', oft=extras)

@@ -203,11 +203,15 @@ def native_source(
 ) -> Source:
     "A native checkpoint, opened; raises `UserError` for whatever of the above is wrong with it."
     run = find_run(checkpoint)
-    parts = native_parts(run)
-    vision_dims, llm_dims = read_dims(*([dims_folder] if dims_folder else []), run)
+    parts, config = native_parts(run), read_json(run/'config.json')
+    if not isinstance(text := config.get('text_config') or {}, dict):
+        raise UserError(f'{run/"config.json"}: text_config: got a {type(text).__name__}, expected a JSON object')
+    vision_dims, given = read_dims(*([dims_folder] if dims_folder else []), run)
     def towers():
         return pretrained_towers(VISION_BACKBONES[parts[0]], str(vision_backbone_path), vision_dims)
     weights = native_weights(checkpoint, towers if vision_backbone_path else None)
-    llm_dims = native_llm_dims(run, parts[2], llm_dims, tokenizer_dir)
+    llm_dims = native_llm_dims(run, parts[2], given, tokenizer_dir)
+    origin = {k: 'dims.json' if k in given else 'config.json' for k in llm_dims}
     spec = make_spec(parts, vocabulary(weights, run.name), vision_dims, llm_dims)
-    return Source(str(checkpoint), 'native', spec, weights, [run])
+    vla = isinstance(config.get('vla'), dict)
+    return Source(str(checkpoint), 'native', spec, weights, [run], origin=origin, vla=vla)

@@ -6,7 +6,7 @@
 __all__ = ['PrismaticTeacher', 'check_source', 'OpenPrismatic', 'open_prismatic']
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #eb416501
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,15 @@ from .source import Source
 from .weights import compare_weights, load_weight, weights_fingerprint
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #658e8efb
+def _encode(prompt: str, tokenizer: Any, vla: bool, model: PrismaticVLM) -> torch.Tensor:
+    "Token ids of a prompt, (seq,); raises `UserError` where the language model has no positions for them."
+    ids = tokenize(prompt, tokenizer, vla)
+    patches, positions = model.layout.num_patches, model.llm.config.max_position_embeddings
+    if len(ids) + patches > positions:
+        raise UserError(f'got a prompt of {len(ids):,} tokens beside {patches:,} image patches, '
+                        f'expected {positions:,} at most together, the positions of the language model')
+    return ids
+
 class PrismaticTeacher(Teacher):
     "A frozen Prismatic model that answers with pooled features of one hidden layer."
     def __init__(
@@ -34,14 +43,15 @@ class PrismaticTeacher(Teacher):
         model: PrismaticVLM,  # cut at the layer, its weights on `device`
         tokenizer: Any,  # of transformers
         device: torch.device,
+        vla: bool = True,  # a policy; false for a base model
     ):
-        self.name, self.model, self.tokenizer, self.device = name, model, tokenizer, device
+        self.name, self.model, self.tokenizer, self.device, self.vla = name, model, tokenizer, device, vla
         self.dtype = next(model.projector.parameters()).dtype
         self.prompt, self.image_size, self.layout = model.spec.prompt, model.spec.vision.image_size, model.layout
 
     def encode(self, prompt: str) -> torch.Tensor:
-        "Token ids of a prompt: (seq,), int64."
-        return tokenize(prompt, self.tokenizer)
+        "Token ids of a prompt: (seq,), int64; raises `UserError` for one that is too long."
+        return _encode(prompt, self.tokenizer, self.vla, self.model)
 
     def pixel_values(self, images: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         "(batch, height, width, 3) uint8 → what the towers read, float32; a dict by tower where there are two."
@@ -69,7 +79,9 @@ def check_source(
     model = meta_model(spec)
     if faults := compare_weights(source.weights, model, tied=bool(spec.llm.get('tie_word_embeddings'))):
         towers = ' + '.join(t.timm_id.split('.')[0] for t in spec.vision.towers)
-        raise UserError(f'{source.name} does not match its configuration ({towers} with {spec.language}): '
+        given = [k for k, file in source.origin.items() if file == 'dims.json']
+        said = f', with {", ".join(given[:3])} of dims.json' if given else ''
+        raise UserError(f'{source.name} does not match its configuration ({towers} with {spec.language}{said}): '
                         f'{"; ".join(faults)}')
     return model
 
@@ -88,17 +100,23 @@ class OpenPrismatic(OpenTeacher):
     num_layers: int
     hidden_dim: int
     layout: TokenLayout
+    whole: PrismaticVLM | None = field(default=None, repr=False)  # on the meta device
 
     def __post_init__(self): self.name, self.prompt = self.source.name, self.spec.prompt
 
     @property
     def spec(self) -> PrismaticSpec: return cast(PrismaticSpec, self.source.spec)
 
+    def encode(self, prompt: str) -> torch.Tensor:
+        "Token ids of a prompt: (seq,), int64; raises `UserError` for one that is too long."
+        return _encode(prompt, self.tokenizer, self.source.vla, self.whole or meta_model(self.spec))
+
     def identity(self) -> dict[str, Any]:
-        "For the manifest: architecture, and fingerprints of weights (an adapter's too) and tokenizer."
+        "For the manifest: architecture, how it is read, and fingerprints of weights (an adapter's too) and tokenizer."
         hashed = {**self.source.weights, **_adapter_tensors(self.source.changes)}
-        return dict(kind=self.source.kind, name=self.name, architecture=asdict(self.spec), num_layers=self.num_layers,
-                    hidden_dim=self.hidden_dim, num_patches=self.layout.num_patches,
+        return dict(kind=self.source.kind, name=self.name, vla=self.source.vla, attention='causal',
+                    architecture=asdict(self.spec), num_layers=self.num_layers, hidden_dim=self.hidden_dim,
+                    num_patches=self.layout.num_patches,
                     weights_sha256=weights_fingerprint(hashed),
                     tokenizer_sha256=tokenizer_fingerprint(self.tokenizer_dir))
 
@@ -112,7 +130,7 @@ class OpenPrismatic(OpenTeacher):
         model.requires_grad_(False)
         llm = model.llm.model  # its rotary tables are computed, not stored
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
-        return PrismaticTeacher(self.name, model, self.tokenizer, torch.device(device))
+        return PrismaticTeacher(self.name, model, self.tokenizer, torch.device(device), self.source.vla)
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #85c310f5
 def open_prismatic(
@@ -123,8 +141,8 @@ def open_prismatic(
     "A Prismatic teacher, opened; raises `UserError` where its weights or its tokenizer do not match its configuration."
     model, spec = check_source(source), source.spec
     if len(tokenizer) > spec.vocab_size:
-        raise UserError(f'the tokenizer in {folder} has {len(tokenizer)} pieces '
+        raise UserError(f'the tokenizer in {folder} has {len(tokenizer)} tokens '
                         f'and {source.name} has {spec.vocab_size} embeddings; '
                         f"name the teacher's own tokenizer with --tokenizer_path")
     check_first_token(tokenizer, spec.prompt, spec.first, folder)
-    return OpenPrismatic(source, folder, tokenizer, model.num_layers, model.hidden_dim, model.layout)
+    return OpenPrismatic(source, folder, tokenizer, model.num_layers, model.hidden_dim, model.layout, model)

@@ -8,16 +8,20 @@ __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE'
            'load_tokenizer', 'check_first_token']
 
 # %% ../../nbs/teachers/01_prompts.ipynb #fce865bc
+import contextlib
 import hashlib
+import math
+import os
 import shutil
 import string
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import UserError, read_json
+from ..config import UserError, read_file, read_json, reading, reason
 from ..logs import log
 
 # %% ../../nbs/teachers/01_prompts.ipynb #4b498c7f
@@ -43,16 +47,28 @@ def fill(
     template: str,  # a whole prompt with `{instruction}`; `{{` and `}}` are braces
     instruction: str,  # as the dataset has it
 ) -> str:  # the prompt
-    "The prompt for an instruction, lower-cased as OpenVLA does."
+    "The prompt for an instruction, lower-cased and without a literal `<image>`, as OpenVLA does."
+    words = instruction.lower().replace('<image>', '')
     parts = string.Formatter().parse(template)  # (literal text, field name or None, …)
-    return ''.join(text + (instruction.lower() if field else '') for text, field, *_ in parts)
+    return ''.join(text + (words if field else '') for text, field, *_ in parts)
 
 # %% ../../nbs/teachers/01_prompts.ipynb #3bbf03ae
+_LINE_LIMIT = 1 << 15  # characters of a template
+
+def _check_text(template, where):
+    "Raise `UserError` for a template that is too long, or that holds a character no prompt can have."
+    if len(template) > _LINE_LIMIT:
+        raise UserError(f'{where}: got {len(template):,} characters, expected {_LINE_LIMIT:,} at most; '
+                        'write one prompt a line')
+    if bad := next((c for c in template if c == '\0' or '\ud800' <= c <= '\udfff'), None):
+        raise UserError(f'{where}: holds the character U+{ord(bad):04X}, which is no text; take it out')
+
 def check_template(
     template: str,  # one line of a prompts file
     where: str,  # file and line, for the message
 ) -> str:  # `template`
     "`template` if `{instruction}` is its only field; raises `UserError`. One without it is allowed, with a warning."
+    _check_text(template, where)
     try: parts = list(string.Formatter().parse(template))  # (literal text, field name or None, format, conversion)
     except ValueError as e: raise UserError(f'{where}: {e}; write {{{{ and }}}} for braces') from None
     fields = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
@@ -69,11 +85,11 @@ def read_templates(
     path: str,  # UTF-8 text, one template a line
 ) -> list[str]:  # at least one
     "The templates of a prompts file, without blank lines and `#` lines; raises `UserError`."
-    try: text = Path(path).read_text(encoding='utf-8-sig')
-    except OSError as e: raise UserError(f'--prompts_file: cannot read {path}: {e.strerror}') from None
+    try: text = read_file(path, 1 << 24).decode('utf-8-sig')
     except UnicodeDecodeError as e:
         raise UserError(f'--prompts_file: {path} is not UTF-8 text: {e.reason} at byte {e.start}') from None
-    numbered = enumerate(text.split('\n'), 1)
+    except UserError as e: raise UserError(f'--prompts_file: {e}') from None
+    numbered = enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1)
     lines = [(n, line) for n, line in numbered if line.strip() and not line.startswith('#')]
     if not lines:
         raise UserError(f'--prompts_file: {path} has no template; '
@@ -112,16 +128,36 @@ def has_suffix_rule(
     return len(tokenizer) > SUFFIX_ID and tokenizer.convert_ids_to_tokens(SUFFIX_ID) == SUFFIX_PIECE
 
 # %% ../../nbs/teachers/01_prompts.ipynb #fb832da2
+@contextlib.contextmanager
+def _no_damage(what: str, problem: str) -> Iterator[None]:
+    "Inside: whatever a damaged tokenizer raises is one `UserError`, also a panic of its Rust code, no `Exception`."
+    try:
+        with reading(what, problem): yield
+    except BaseException as e:
+        if type(e).__name__ != 'PanicException': raise
+        raise UserError(f'{what} {problem}: {reason(e)}') from e
+
 def tokenize(
     prompt: str,
     tokenizer: Any,  # of transformers
+    vla: bool = True,  # the model is a policy; false for a base model
+    where: str = 'the tokenizer',  # which one, for the message
 ) -> torch.Tensor:  # (seq,), int64, no padding
-    "Token ids as OpenVLA makes them: BOS, the prompt, and for a Llama vocabulary `▁` at the end."
-    ids = list(tokenizer(prompt, add_special_tokens=True)['input_ids'])
-    if has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
+    """Token ids as the model was trained with: BOS, the prompt, for a policy with Llama's vocabulary `▁` at the end.
+
+    Raises `UserError` where the tokenizer turns out to be damaged."""
+    with _no_damage(where, 'cannot take a prompt apart'):
+        ids = list(tokenizer(prompt, add_special_tokens=True)['input_ids'])
+    if vla and has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
     return torch.tensor(ids, dtype=torch.int64)
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c70e2b95
+def _sentencepiece(folder: Path) -> Any:
+    "The SentencePiece model of a folder, None where it has none; raises `UserError` for a damaged one."
+    if not (folder/'tokenizer.model').is_file(): return None
+    import sentencepiece
+    with reading(folder/'tokenizer.model'): return sentencepiece.SentencePieceProcessor(str(folder/'tokenizer.model'))
+
 def check_llama_tokens(
     tokenizer: Any,  # of transformers
     folder: Path,  # where it was read from
@@ -130,17 +166,38 @@ def check_llama_tokens(
 
     Raises `UserError` where it puts no BOS first or disagrees with the SentencePiece model in its folder."""
     if not has_suffix_rule(tokenizer): return
-    model = None
-    if (folder/'tokenizer.model').is_file():
-        import sentencepiece
-        model = sentencepiece.SentencePieceProcessor(str(folder/'tokenizer.model'))
+    model, where = _sentencepiece(folder), f'--tokenizer_path: the tokenizer in {folder}'
     for name in ('pure', 'vicuna', 'llama2-chat', 'mistral-instruct'):
         prompt = fill(PROMPTS[name], 'put the moka pot on the stove')
-        first, *rest = tokenizer(prompt, add_special_tokens=True)['input_ids']
-        if tokenizer.convert_ids_to_tokens(first) != '<s>' or model and rest != model.encode(prompt):
-            raise UserError(f'--tokenizer_path: the tokenizer in {folder} does not give the tokens '
+        ids = tokenize(prompt, tokenizer, False, where).tolist()
+        first = tokenizer.convert_ids_to_tokens(ids[:1])
+        if first != ['<s>'] or model and ids[1:] != model.encode(prompt):
+            raise UserError(f'{where} does not give the tokens '
                             f'that Llama was trained on (BOS first, SentencePiece pieces after it); '
                             f'copy the whole folder, tokenizer_config.json included')
+
+# %% ../../nbs/teachers/01_prompts.ipynb #a77e0103
+_TEXT, _LONGEST = 10_000, 10_000_000  # characters of a long prompt, and what its rules may make of it
+
+def _rewritten(rule: Any, length: int) -> int:
+    "Characters, at most, that a rule of a tokenizer.json's normalizer makes of a text of some length."
+    if not isinstance(rule, dict): return length
+    if rule.get('type') == 'Sequence':
+        for part in rule.get('normalizers') or []: length = _rewritten(part, length)
+    if rule.get('type') == 'Prepend': return length + len(str(rule.get('prepend', '')))
+    if rule.get('type') != 'Replace': return length
+    pattern, content = rule.get('pattern'), len(str(rule.get('content', '')))
+    words = pattern.get('String') if isinstance(pattern, dict) else None
+    if isinstance(words, str) and words: return max(length, math.ceil(length * content / len(words)))
+    return length + (length + 1) * content  # a regular expression may match nothing, anywhere
+
+def _check_files(folder: Path) -> None:
+    "Raise `UserError` for files that are no JSON, and for rules that could make a prompt too long for the memory."
+    files = {p.name: read_json(p) for p in tokenizer_files(folder) if p.suffix == '.json'}
+    rules = files.get('tokenizer.json', {}).get('normalizer')
+    if (longest := _rewritten(rules, _TEXT)) > _LONGEST:
+        raise UserError(f'the rules of its normalizer make up to {float(min(longest, 10 ** 300)):.0e} characters of '
+                        f'{_TEXT:,}, expected {_LONGEST:,} at most')
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c99795eb
 def _read_tokenizer(folder: Path) -> Any:
@@ -161,16 +218,20 @@ def load_tokenizer(
 ) -> Any:  # a tokenizer of transformers
     "The tokenizer in a folder; raises `UserError` where there is none that can be read."
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f'--tokenizer_path: {path} is not a directory; '
                         f'name one that has tokenizer.json or tokenizer.model')
     if not tokenizer_files(folder):
         raise UserError(f'--tokenizer_path: {path} has no tokenizer; '
                         f'expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt')
-    try: tokenizer = _read_tokenizer(folder)
-    except Exception as e:
-        reason = str(e).splitlines()[0]
-        raise UserError(f'--tokenizer_path: the tokenizer in {path} cannot be read: {reason}') from e
+    what, problem = f'--tokenizer_path: the tokenizer in {path}', 'cannot be read'
+    try:
+        with _no_damage(what, problem):
+            _check_files(folder)
+            if not (folder/'tokenizer.json').is_file(): _sentencepiece(folder)
+            tokenizer = _read_tokenizer(folder)
+    except UserError as e:
+        raise e if str(e).startswith(what) else UserError(f'{what} {problem}: {e}') from None
     check_llama_tokens(tokenizer, folder)
     return tokenizer
 
@@ -182,8 +243,8 @@ def check_first_token(
     folder: str | Path,  # where the tokenizer was read from, for the message
 ) -> None:
     "Raise `UserError` where the teacher's own prompt does not begin with the token that its family begins with."
-    ids = tokenize(fill(template, 'turn on the stove'), tokenizer)  # (seq,)
-    got = tokenizer.convert_ids_to_tokens(ids[:1].tolist())[0]
+    ids = tokenize(fill(template, 'turn on the stove'), tokenizer, where=f'the tokenizer in {folder}')  # (seq,)
+    got = next(iter(tokenizer.convert_ids_to_tokens(ids[:1].tolist())), None)
     if got != first:
         raise UserError(f"the tokenizer in {folder} begins the teacher's prompt with {got!r}, expected {first!r}; "
                         f"name the teacher's own tokenizer with --tokenizer_path")

@@ -24,3 +24,11 @@ class Source:
     weights: dict[str, torch.Tensor]  # 'part.name' → memory-mapped tensor
     folders: list[Path]  # where its tokenizer may lie, nearest first
     changes: dict[str, Any] = field(default_factory=dict)  # name of a weight → an adapter's function of that weight
+    origin: dict[str, str] = field(default_factory=dict)  # dimension of the language model → file that it is read from
+    vla: bool = True  # a policy; false for a base model, whose prompt ends differently
+    oft: list[str] = field(default_factory=list)  # files of OpenVLA-OFT beside the model
+
+    @property
+    def attention(self) -> str:
+        "How its language model attended in training: `causal` or `bidirectional`."
+        return 'bidirectional' if self.oft else 'causal'
