@@ -338,7 +338,7 @@ def read_json(
 ) -> dict[str, Any]:
     "The object in a JSON file; raises `UserError` if the file is missing, is not JSON or has another kind of value."
     if optional and not os.path.isfile(path): return {}
-    data = read_file(path)
+    data = path.read_bytes() if '://' in str(path) else read_file(path)  # (the former for a bucket's)
     try: value = json.loads(data.decode('utf-8'))
     except RecursionError: raise UserError(f'{path} is not JSON that can be read: it is nested too deeply') from None
     except ValueError as e: raise UserError(f'{path} is not JSON: {reason(e)}') from None
