@@ -8,7 +8,9 @@ __all__ = ['MAGIC', 'ARRAYS', 'LARGEST', 'cache_home', 'dump_index', 'parse_inde
 # %% ../../nbs/data/08_index_cache.ipynb #f5aa04f1
 import functools
 import hashlib
+import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +35,7 @@ def cache_home() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'anchor_cache'
 
 # %% ../../nbs/data/08_index_cache.ipynb #695915d6
-MAGIC = b'anchor_cache frame index 2\n'
+MAGIC = b'anchor_cache frame index 3\n'
 ARRAYS = (*COLUMNS, 'records', 'labelled')
 
 def _signed(body: bytes) -> bytes:
@@ -45,18 +47,19 @@ def dump_index(
     stamp: dict,  # what the index depends on, as JSON can hold it
 ) -> bytes:
     "An index and its stamp as bytes."
-    about = dict(stamp=stamp, sha256=index.sha256, instructions=index.instructions, frames=len(index),
-                 episodes=len(index.records))
-    arrays = [np.asarray(getattr(index, n), '<i8').tobytes() for n in ARRAYS]
-    return _signed(b'\n'.join([json.dumps(about, sort_keys=True).encode(), b''.join(arrays)]))
+    arrays = [np.asarray(getattr(index, n), '<i8') for n in ARRAYS]
+    about = dict(stamp=stamp, sha256=index.sha256, instructions=index.instructions, shapes=[a.shape for a in arrays])
+    return _signed(json.dumps(about, sort_keys=True).encode() + b'\n' + b''.join(a.tobytes() for a in arrays))
 
 # %% ../../nbs/data/08_index_cache.ipynb #12901b0f
 def _holds_together(index: FrameIndex) -> bool:
     "Whether every number of an index is that of a thing it has: a right hash does not say so."
     ''.join(index.instructions).encode()  # raises where they are not text
+    if {getattr(index, c).shape for c in COLUMNS} != {(len(index),)}: return False
+    if index.labelled.shape != (len(index.records),): return False
     for number, things in ((index.file, index.paths), (index.episode, index.records), (index.text, index.instructions)):
         if len(number) and not 0 <= number.min() <= number.max() < len(things): return False
-    start, end, _ = index.records[index.episode].T  # of each frame's record
+    start, end = index.records[index.episode, :2].T  # of each frame's record
     inside = (0 <= start) & (start <= index.offset) & (index.offset <= end) & (index.length <= end - index.offset)
     inside &= (0 <= index.length) & (0 <= index.step) & (index.step < MOST_VALUES)
     return bool(inside.all())
@@ -65,13 +68,13 @@ def _parse(body: bytes, stamp: dict, paths: list[Path]) -> FrameIndex | None:
     "The index in a body whose hash is right; raises whatever comes where it is nonsense."
     at = body.index(b'\n')
     about, numbers = json.loads(body[:at]), np.frombuffer(body, '<i8', offset=at + 1).astype(np.int64)
-    frames, episodes = about['frames'], about['episodes']
-    if about['stamp'] != stamp or min(frames, episodes) < 0: return None
-    *columns, rest = np.split(numbers, np.arange(1, len(COLUMNS) + 1) * frames)
-    records, labelled = rest[:3 * episodes].reshape(episodes, 3), rest[3 * episodes:] != 0
-    if {len(c) for c in columns} != {frames} or len(labelled) != episodes: return None
-    index = FrameIndex(paths, *columns, instructions=about['instructions'], records=records, labelled=labelled,
-                       sha256=about['sha256'])
+    if about['stamp'] != stamp: return None
+    ends = [0, *itertools.accumulate(map(math.prod, about['shapes']))]
+    if sorted(ends) != ends or ends[-1] != len(numbers): return None
+    arrays = {n: numbers[start:end].reshape(shape)
+              for n, shape, start, end in zip(ARRAYS, about['shapes'], ends[:-1], ends[1:], strict=True)}
+    arrays['labelled'] = arrays['labelled'] != 0
+    index = FrameIndex(paths, **arrays, instructions=about['instructions'], sha256=about['sha256'])
     return index if _holds_together(index) else None
 
 def parse_index(
@@ -137,5 +140,5 @@ def cached_index(
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as f: f.write(dump_index(index, stamp))
-        except (OSError, ValueError) as e: _warn(str(e))
+        except (OSError, ValueError) as e: _warn(f'{file}: {reason(e)}')
     return index
