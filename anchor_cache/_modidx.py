@@ -416,6 +416,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                              'anchor_cache/data/tfrecord.py'),
                                             'anchor_cache.data.tfrecord.SplitFile.scan': ( 'data/tfrecord.html#splitfile.scan',
                                                                                            'anchor_cache/data/tfrecord.py'),
+                                            'anchor_cache.data.tfrecord._opened': ( 'data/tfrecord.html#_opened',
+                                                                                    'anchor_cache/data/tfrecord.py'),
                                             'anchor_cache.data.tfrecord._values': ( 'data/tfrecord.html#_values',
                                                                                     'anchor_cache/data/tfrecord.py'),
                                             'anchor_cache.data.tfrecord._varint': ( 'data/tfrecord.html#_varint',

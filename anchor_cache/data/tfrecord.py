@@ -7,6 +7,7 @@ __all__ = ['MOST_VALUES', 'records', 'fields', 'byte_lists', 'packed_numbers', '
            'MappedFile', 'open_mmap', 'masked_crc', 'check_crc']
 
 # %% ../../nbs/data/06_tfrecord.ipynb #42c1ebf6
+import functools
 import itertools
 import mmap
 import os
@@ -186,9 +187,16 @@ class MappedFile(SplitFile):
     def __getitem__(self, part: slice) -> bytes:
         if not 0 <= part.start <= part.stop <= len(self):
             raise UserError(f'{self.path} has {len(self)} bytes, got {part.start} to {part.stop}; copy it again')
-        with self._open() as file:
-            file.seek(part.start)
-            return file.read(part.stop - part.start)
+        file = _opened(self)
+        try: data = os.pread(file.fileno(), part.stop - part.start, part.start)
+        except OSError as e: raise UserError(f'cannot read {self.path}: {reason(e)}') from None
+        if self._size_and_time(file) == self._state: return data
+        raise UserError(f'{self.path} was changed while it was in use; run again')
+
+@functools.lru_cache(maxsize=64)
+def _opened(file: MappedFile) -> BinaryIO:
+    "The last few files that slices were taken of, still open; one that leaves closes itself once nobody reads it."
+    return file._open()
 
 # %% ../../nbs/data/06_tfrecord.ipynb #2777a09f
 def open_mmap(
