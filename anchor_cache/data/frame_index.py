@@ -81,11 +81,13 @@ def _episode_rows(data, start, end, image_key, text_key, code_points, values, wh
     if len(images) != len(texts): raise UserError(f'{where} has {len(images)} images and {len(texts)} instructions')
     return images, texts
 
-def _decode(text, where):
-    "An instruction as text."
-    try: return text.decode('utf-8')
-    except UnicodeDecodeError as e:
-        raise UserError(f'{where}: its instruction is not UTF-8: {e.reason} at byte {e.start}') from None
+def _number(text, known, where):
+    "The number of an instruction, counted on where it is new; raises `UserError` where it is not UTF-8."
+    if text not in known:
+        try: text.decode('utf-8')
+        except UnicodeDecodeError as e:
+            raise UserError(f'{where}: its instruction is not UTF-8: {e.reason} at byte {e.start}') from None
+    return known.setdefault(text, len(known))
 
 # %% ../../nbs/data/07_frame_index.ipynb #1311bd88
 def index_frames(
@@ -105,7 +107,7 @@ def index_frames(
     known: dict[bytes, int] = {}  # instruction → its number
     for number, (path, count) in enumerate(zip(paths, counts, strict=True)):
         file, first = open_file(path), len(spans)
-        digest.update(path.name.encode() + b'\0')
+        digest.update(path.name.encode('utf-8', 'surrogateescape') + b'\0')
         for data, base, start, end, crc in file.scan():
             digest.update(f'{end - start} {crc}\n'.encode())
             episode = len(spans)
@@ -115,7 +117,7 @@ def index_frames(
             kept = texts[skip_first:len(texts) - skip_last]
             labelled.append(any(kept or texts))
             if labelled[-1]:
-                rows = [(number, episode, step, base + a, b - a, known.setdefault(t, len(known)))
+                rows = [(number, episode, step, base + a, b - a, _number(t, known, where))
                         for step, ((a, b), t) in enumerate(zip(images, texts))]
                 blocks.append(np.array(rows[skip_first:len(rows) - skip_last], np.int64).reshape(-1, len(COLUMNS)))
             spans.append((base + start, base + end, crc, len(texts)))
@@ -123,9 +125,8 @@ def index_frames(
             raise UserError(f'{path} has {len(spans) - first} episodes, expected {count} as dataset_info.json says; '
                             'copy it again')
     columns = dict(zip(COLUMNS, np.concatenate(blocks).T.copy()))
-    instructions = [_decode(t, f'{paths[0].parent}') for t in known]
     episodes = np.array(spans, np.int64).reshape(-1, 4)
-    return FrameIndex(paths, **columns, instructions=instructions, records=episodes,
+    return FrameIndex(paths, **columns, instructions=[t.decode() for t in known], records=episodes,
                       labelled=np.array(labelled, bool), sha256=digest.hexdigest())
 
 # %% ../../nbs/data/07_frame_index.ipynb #3a89caa1

@@ -6,9 +6,11 @@
 __all__ = ['MAGIC', 'ARRAYS', 'cache_home', 'dump_index', 'parse_index', 'cached_index']
 
 # %% ../../nbs/data/08_index_cache.ipynb #f5aa04f1
+import functools
 import hashlib
-import io
+import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -17,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ..config import UserError, read_file, reading, reason
 from .frame_index import COLUMNS, FrameIndex, index_frames
-from .tfrecord import SplitFile, open_mmap
+from .tfrecord import MOST_VALUES, SplitFile, open_mmap
 from ..files import atomic_write
 from ..logs import log
 
@@ -32,39 +35,65 @@ def cache_home() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'anchor_cache'
 
 # %% ../../nbs/data/08_index_cache.ipynb #695915d6
-MAGIC = b'anchor_cache frame index 2\n'
+MAGIC = b'anchor_cache frame index 3\n'
 ARRAYS = (*COLUMNS, 'records', 'labelled')
+
+def _signed(body: bytes) -> bytes:
+    "A body behind its hash."
+    return MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body
 
 def dump_index(
     index: FrameIndex,
     stamp: dict,  # what the index depends on, as JSON can hold it
 ) -> bytes:
     "An index and its stamp as bytes."
-    out = io.BytesIO()
-    about = json.dumps(dict(stamp=stamp, sha256=index.sha256, instructions=index.instructions), sort_keys=True)
-    arrays = {f'frame_{n}': getattr(index, n) for n in ARRAYS}
-    np.savez(out, about=np.frombuffer(about.encode(), np.uint8), **arrays)
-    return MAGIC + hashlib.sha256(out.getvalue()).hexdigest().encode() + b'\n' + out.getvalue()
+    arrays = [np.asarray(getattr(index, n), '<i8') for n in ARRAYS]
+    about = dict(stamp=stamp, sha256=index.sha256, instructions=index.instructions, shapes=[a.shape for a in arrays])
+    return _signed(json.dumps(about, sort_keys=True).encode() + b'\n' + b''.join(a.tobytes() for a in arrays))
 
 # %% ../../nbs/data/08_index_cache.ipynb #12901b0f
+def _holds_together(index: FrameIndex) -> bool:
+    "Whether every number of an index is that of a thing it has: a right hash does not say so."
+    ''.join(index.instructions).encode()  # raises where they are not text
+    if {getattr(index, c).shape for c in COLUMNS} != {(len(index),)}: return False
+    if index.labelled.shape != (len(index.records),): return False
+    for number, things in ((index.file, index.paths), (index.episode, index.records), (index.text, index.instructions)):
+        if len(number) and not 0 <= number.min() <= number.max() < len(things): return False
+    start, end = index.records[index.episode, :2].T  # of each frame's record
+    inside = (0 <= start) & (start <= index.offset) & (index.offset <= end) & (index.length <= end - index.offset)
+    inside &= (0 <= index.length) & (0 <= index.step) & (index.step < MOST_VALUES)
+    return bool(inside.all())
+
+def _parse(body: bytes, stamp: dict, paths: list[Path]) -> FrameIndex | None:
+    "The index in a body whose hash is right; raises whatever comes where it is nonsense."
+    at = body.index(b'\n')
+    about, numbers = json.loads(body[:at]), np.frombuffer(body, '<i8', offset=at + 1).astype(np.int64)
+    if about['stamp'] != stamp: return None
+    ends = [0, *itertools.accumulate(map(math.prod, about['shapes']))]
+    if sorted(ends) != ends or ends[-1] != len(numbers): return None
+    arrays = {n: numbers[start:end].reshape(shape)
+              for n, shape, start, end in zip(ARRAYS, about['shapes'], ends[:-1], ends[1:], strict=True)}
+    arrays['labelled'] = arrays['labelled'] != 0
+    index = FrameIndex(paths, **arrays, instructions=about['instructions'], sha256=about['sha256'])
+    return index if _holds_together(index) else None
+
 def parse_index(
     data: bytes,
     stamp: dict,  # of the files as they are now
     paths: list[Path],
 ) -> FrameIndex | None:
     "The index in a file's bytes; None where they are not an index, or that of other files."
-    digest, body = data[len(MAGIC):len(MAGIC) + 64], data[len(MAGIC) + 65:]
-    if not data.startswith(MAGIC) or hashlib.sha256(body).hexdigest().encode() != digest: return None
-    with np.load(io.BytesIO(body), allow_pickle=False) as saved:
-        about = json.loads(saved['about'].tobytes())
-        if about['stamp'] != stamp: return None
-        arrays = {n: saved[f'frame_{n}'] for n in ARRAYS}
-    return FrameIndex(paths, instructions=about['instructions'], sha256=about['sha256'], **arrays)
+    body = data[len(MAGIC) + 65:]
+    if data != _signed(body): return None
+    try:
+        with reading('it'): return _parse(body, stamp, paths)
+    except UserError: return None
 
 # %% ../../nbs/data/08_index_cache.ipynb #e09930ba
 def _size_and_time(path):
     "What changes when a file is written again, as numbers."
-    stat = path.stat()
+    try: stat = path.stat()
+    except OSError as e: raise UserError(f'cannot read {path}: {reason(e)}') from None
     if hasattr(stat, 'st_size'): return [stat.st_size, stat.st_mtime_ns]
     return [stat.length, stat.mtime]  # of a bucket's object, as TFDS gives it
 
@@ -79,6 +108,21 @@ def _index_path(paths, options):
     return cache_home()/'frames'/f'{name}.index'
 
 # %% ../../nbs/data/08_index_cache.ipynb #076890b4
+_LARGEST = 1 << 31  # bytes of an index that is kept: 40 million frames
+
+@functools.cache
+def _warn(why: str) -> None:
+    "Say once why an index is not kept."
+    log.warning('the frame index is not kept: %s; ANCHOR_CACHE_HOME can name another folder for it', why)
+
+def _read_kept(file: Path, stamp: dict, paths: list[Path]) -> FrameIndex | None:
+    "The index in a file, or None where that is missing, or not what it should be in any way."
+    try:
+        with reading(file):
+            size = file.stat().st_size
+            return parse_index(read_file(file, size), stamp, paths) if size <= _LARGEST else None
+    except UserError: return None
+
 def cached_index(
     paths: list[Path],  # the files of a split in order
     counts: list[int],  # the records that each should hold
@@ -86,14 +130,15 @@ def cached_index(
     **options: Any,  # the other arguments of `index_frames`
 ) -> FrameIndex:
     "The index of a split, from the cache where it is there and fresh; raises `UserError` as `index_frames` does."
-    stamp, file = _stamp(paths, counts, options), _index_path(paths, options)
-    try: index = parse_index(file.read_bytes(), stamp, paths)
-    except OSError: index = None
+    stamp, file = _stamp(paths, counts, options), None
+    try: file = _index_path(paths, options)
+    except (OSError, RuntimeError) as e: _warn(reason(e).rstrip('.'))  # a user without a home
+    index = _read_kept(file, stamp, paths) if file else None
     if index is not None: return index
     index = index_frames(paths, counts, open_file=open_file, **options)
-    if _stamp(paths, counts, options) == stamp:  # nobody wrote to them meanwhile
+    if file and _stamp(paths, counts, options) == stamp:  # nobody wrote to them meanwhile
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as f: f.write(dump_index(index, stamp))
-        except OSError as e: log.info('the frame index is not kept: %s', e)
+        except (OSError, ValueError) as e: _warn(f'{file}: {reason(e)}')
     return index

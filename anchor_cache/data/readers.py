@@ -9,41 +9,49 @@ __all__ = ['RecordFile', 'is_remote', 'plain_errors', 'as_folder', 'RemoteFile',
 import bisect
 import contextlib
 import functools
+import itertools
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from ..config import UserError, check_root
+from ..config import UserError, check_root, reading
 from .frame_index import FrameIndex
 from .splits import file_format
 from .tf import import_tensorflow
-from .tfrecord import SplitFile, masked_crc, open_mmap
+from .tfrecord import SplitFile, masked_crc, open_mmap, open_regular
 from ..logs import log
 
 # %% ../../nbs/data/11_readers.ipynb #d9ceaef9
+def _parquet_records(path: Path) -> Any:
+    "The records of a Parquet file, in memory: TFDS puts them in the first column."
+    import pyarrow.parquet
+    column = pyarrow.parquet.ParquetFile(path).read().column(0)
+    if str(column.type) not in ('binary', 'large_binary'): raise ValueError(f'got {column.type}, expected binary')
+    return column
+
 class RecordFile(SplitFile):
-    "One file of a split in a format to which TFDS gives random access, as its records laid end to end."
+    "One ArrayRecord or Parquet file of a split, as its records laid end to end."
     def __init__(
         self,
-        folder: Path,  # version folder of the dataset
-        split: str,  # name of a whole split
+        path: Path,
+        kind: str,  # 'array_record' or 'parquet'
+        split: str,  # name of the whole split, for messages
         first: int,  # the file's first record, counted in the split
         count: int,  # records in the file
     ):
-        self.folder, self.split, self.first, self.count = folder, split, first, count
+        self.path, self.kind, self.split, self.first, self.count = path, kind, split, first, count
         self.starts: list[int] = []  # of its records, once `locate` was called
 
     @functools.cached_property
-    def source(self):
-        "TFDS's data source of this file; raises `UserError` where TFDS cannot read the dataset."
-        import_tensorflow()
-        import tensorflow_datasets as tfds
-        try:
-            part = tfds.core.ReadInstruction(self.split, from_=self.first, to=self.first + self.count, unit='abs')
-            undecoded = tfds.decode.DeserializeMethod.RAW_BYTES
-            return tfds.builder_from_directory(self.folder).as_data_source(part, deserialize_method=undecoded)
-        except Exception as e:
-            reason = str(e).splitlines()[0][:200]
-            raise UserError(f'{self.folder}: TFDS cannot read split {self.split}: {reason}') from e
+    def _in_memory(self) -> Any: return _parquet_records(self.path)
+
+    def record(self, n: int) -> bytes:
+        "Record n of the file; raises `UserError` where it cannot be read."
+        open_regular(self.path).close()  # neither library looks whether it is one
+        with reading(self.path, f'is damaged: record {self.first + n} of split {self.split} cannot be read'):
+            if self.kind == 'parquet': return self._in_memory[n].as_py()
+            return bytes(_array_records(self)[n])
 
     def scan(self):
         start = 0
@@ -58,14 +66,14 @@ class RecordFile(SplitFile):
         n = bisect.bisect_right(self.starts, part.start) - 1
         return _record(self, n)[part.start - self.starts[n]:part.stop - self.starts[n]]
 
-@functools.lru_cache(maxsize=4)
-def _record(file, n):
-    "Record n of a `RecordFile`; raises `UserError` where it cannot be read."
-    try: return bytes(file.source[n])
-    except UserError: raise
-    except Exception as e:
-        where, reason = f'record {file.first + n} of split {file.split}', str(e).splitlines()[0][:200]
-        raise UserError(f'{file.folder}: {where} cannot be read: {reason}') from e
+@functools.lru_cache(maxsize=64)
+def _array_records(file):
+    "The records of an ArrayRecord file, each read when it is asked for; the last few files are kept open."
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    whole = types.SimpleNamespace(filename=str(file.path), skip=0, take=file.count, examples_in_shard=file.count)
+    return ArrayRecordDataSource([whole])
+
+_record = functools.lru_cache(maxsize=4)(RecordFile.record)
 
 # %% ../../nbs/data/11_readers.ipynb #4b904f6c
 def is_remote(
@@ -131,10 +139,11 @@ def file_opener(
     "How the files of a split are opened; what is slower than mapping them is said in the log."
     if (kind := file_format(folder)) == 'tfrecord': return RemoteFile if is_remote(folder) else open_mmap
     in_memory = ', each file whole in memory' if kind == 'parquet' else ''
-    log.warning('%s: its files are %s, read record by record through TFDS%s: slower than TFRecord files',
-                folder, kind, in_memory)
-    first = dict(zip(paths, [sum(counts[:k]) for k in range(len(counts))]))
-    return lambda path: RecordFile(folder, split, first[path], counts[paths.index(path)])
+    if is_remote(folder): raise UserError(f'{folder}: its files are {kind}, read from a disk only; copy it to one')
+    log.warning('%s: its files are %s, read record by record%s: slower than TFRecord files', folder, kind, in_memory)
+    first = dict(zip(paths, [0, *itertools.accumulate(counts)]))
+    held = dict(zip(paths, counts))
+    return lambda path: RecordFile(path, kind, split, first[path], held[path])
 
 def open_all(
     opener: Callable[[Path], SplitFile],  # as `file_opener` gives it

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import UserError, reason
+from ..config import UserError, reading, reason
 from .datasets import DatasetKeys, choose_keys, find_dataset, leaves, read_features
 from .frame_index import FrameIndex, join_indices, slice_index
 from .index_cache import cached_index
@@ -186,7 +186,8 @@ class RldsFrames(_IndexedFrames):
         "The `image_token_mask` that frame i brings: (length,), bool; None where the dataset has no such feature."
         if not self._masks: return None
         record, steps = self._records.episode(i)
-        return step_mask(record, self._masks, int(self.index.step[i]), steps)
+        with reading(f'{self._records.path(i)}: the mask of {frame_name(self.where(i))}', 'cannot be read'):
+            return step_mask(record, self._masks, int(self.index.step[i]), steps)
 
 # %% ../../nbs/data/13_rlds.ipynb #f8a1eb27
 def episode_table(

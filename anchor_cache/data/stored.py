@@ -6,40 +6,65 @@
 __all__ = ['MASK_KEY', 'stored_as', 'stored_pixels', 'mask_encoding', 'step_mask']
 
 # %% ../../nbs/data/12_stored.ipynb #2a638c73
+import math
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import UserError
+from ..config import UserError, reading
 from .datasets import leaves
+from .pixels import MAX_PIXELS
 from .tfrecord import byte_lists, packed_numbers
 
 # %% ../../nbs/data/12_stored.ipynb #bef5280e
+_ENCODINGS = ('none', 'bytes', 'zlib')
+
+def _encoding(tensor: dict[str, Any], key: str) -> str:
+    "The encoding of a tensor in features.json."
+    if (found := tensor.get('encoding', 'none')) in _ENCODINGS: return found
+    raise UserError(f'features.json: {key} has the encoding {str(found)[:80]!r}, expected {", ".join(_ENCODINGS)}')
+
 def stored_as(
     spec: dict[str, Any],  # features.json
     key: str,  # of an image, below a step
 ) -> tuple[str, tuple[int, ...]]:  # 'encoded', 'none', 'bytes' or 'zlib'; and (height, width, 3), () if encoded
-    "How a dataset stores its images: as JPEG or PNG, or as numbers in one of TFDS's encodings (`features.Encoding`)."
+    """How a dataset stores its images: as JPEG or PNG, or as numbers in one of TFDS's encodings (`features.Encoding`).
+    Raises `UserError` for numbers that are no image of `MAX_PIXELS` at most."""
     entry = dict(leaves(spec))[f'steps/{key}']
     if 'tensor' not in entry: return 'encoded', ()
-    tensor = entry['tensor']
-    return tensor.get('encoding', 'none'), tuple(int(n) for n in tensor['shape'].get('dimensions', []))
+    with reading(f'features.json: steps/{key}', 'is not a tensor with a shape'):
+        tensor = entry['tensor']
+        shape = tuple(int(n) for n in tensor['shape'].get('dimensions', []))
+        fits = len(shape) == 3 and min(shape) > 0 and math.prod(shape) <= 3 * MAX_PIXELS
+        if tensor.get('dtype') == 'uint8' and fits: return _encoding(tensor, f'steps/{key}'), shape
+    got = f'{str(tensor.get("dtype"))[:80]} of shape {str(shape)[:80]}'
+    raise UserError(f'features.json: steps/{key} is {got}, expected uint8 of (height, width, 3) with '
+                    f'{MAX_PIXELS:,} pixels at most')
 
 # %% ../../nbs/data/12_stored.ipynb #d3e871e7
-def _inflate(data: bytes, encoding: str) -> bytes:
-    "Bytes of a tensor as they were before TFDS compressed them."
-    return zlib.decompress(data) if encoding == 'zlib' else data
+def _inflate(data: bytes, encoding: str, most: int) -> bytes:
+    "Bytes of a tensor as they were before TFDS compressed them; raises `ValueError` for more than `most`."
+    if encoding != 'zlib': return data
+    stream = zlib.decompressobj()
+    try: found = stream.decompress(data, most + 1)
+    except zlib.error as e: raise ValueError(str(e)) from None
+    if len(found) > most: raise ValueError(f'more than {most:,} bytes are compressed in it')
+    if not stream.eof: raise ValueError('its compressed bytes are cut off')
+    return found
 
 def stored_pixels(
     data: bytes,  # of one image
     encoding: str,  # 'none', 'bytes' or 'zlib'
     shape: tuple[int, ...],  # (height, width, 3)
 ) -> np.ndarray:  # (height, width, 3), uint8
-    "An image that is stored as numbers; raises `ValueError` for bytes that do not give that shape."
-    if encoding == 'none': return packed_numbers(data).astype(np.uint8).reshape(shape)
-    return np.frombuffer(_inflate(data, encoding), np.uint8).reshape(shape)
+    "An image that is stored as numbers; raises `ValueError` for bytes that do not give that shape, or no pixels."
+    if encoding != 'none': return np.frombuffer(_inflate(data, encoding, math.prod(shape)), np.uint8).reshape(shape)
+    numbers = packed_numbers(data)
+    wrong = numbers[(numbers < 0) | (numbers > 255)]
+    if len(wrong): raise ValueError(f'a value is {wrong[0]}, expected 0 to 255')
+    return numbers.astype(np.uint8).reshape(shape)
 
 # %% ../../nbs/data/12_stored.ipynb #297d6027
 MASK_KEY = 'steps/image_token_mask'
@@ -51,26 +76,40 @@ def mask_encoding(
     "How a dataset stores the masks of its steps; raises `UserError` for a feature that is not a list of booleans."
     entry = dict(leaves(spec)).get(MASK_KEY)
     if entry is None: return None
-    tensor = entry.get('tensor', {})
-    dimensions = tensor.get('shape', {}).get('dimensions', [])
-    if tensor.get('dtype') == 'bool' and len(dimensions) < 2: return tensor.get('encoding', 'none')
+    with reading(folder/'features.json', f'says of {MASK_KEY} what cannot be read'):
+        tensor = entry.get('tensor', {})
+        dimensions = tensor.get('shape', {}).get('dimensions', [])
+        if tensor.get('dtype') == 'bool' and len(dimensions) < 2: return _encoding(tensor, MASK_KEY)
     raise UserError(f'{folder/"features.json"}: {MASK_KEY} is {tensor or "not a tensor"}, '
                     'expected a boolean tensor of one dimension, or a sequence of booleans')
 
 # %% ../../nbs/data/12_stored.ipynb #2277b9f5
+_MOST = 1 << 20  # booleans of one mask
+
+def _booleans(raw: bytes) -> np.ndarray:
+    "A mask from its bytes, each of them 0 or 1."
+    values = np.frombuffer(raw, np.uint8)
+    if values.max(initial=0) > 1: raise ValueError(f'a value is {values.max()}, expected 0 or 1')
+    return values != 0
+
 def step_mask(
     record: bytes,  # of one episode: a tf.train.Example
     encoding: str,  # as `mask_encoding` gives it
     step: int,  # number in the episode
     steps: int,  # in the episode
 ) -> np.ndarray:  # (length,), bool
-    "The mask of one step of an episode."
+    "The mask of one step of an episode; raises `ValueError` where the record does not hold one for each step."
     key = MASK_KEY.encode()
     flat, lengths = key + b'/ragged_flat_values', key + b'/ragged_row_lengths_0'  # of a sequence
     ranges = byte_lists(record, 0, len(record), {key, flat, lengths})
     found = {name: [record[start:end] for start, end in pairs] for name, pairs in ranges.items()}
-    if encoding != 'none': return np.frombuffer(_inflate(found[key][step], encoding), np.uint8) != 0
+    if encoding != 'none':
+        if (held := len(found.get(key, []))) != steps: raise ValueError(f'{held} masks for {steps} steps')
+        return _booleans(_inflate(found[key][step], encoding, _MOST))
     packed = b''.join(found.get(key) or found.get(flat, []))  # one byte for each boolean of the episode
-    if key in found: cuts = np.linspace(0, len(packed), steps + 1).astype(int)
-    else: cuts = np.cumsum([0, *packed_numbers(b''.join(found[lengths]))])
-    return np.frombuffer(packed[cuts[step]:cuts[step + 1]], np.uint8) != 0
+    if key in found: sizes = np.full(steps, len(packed) // steps)
+    else: sizes = packed_numbers(b''.join(found.get(lengths, [])))
+    if len(sizes) != steps or not 0 <= sizes.min() <= sizes.max() <= len(packed) or sizes.sum() != len(packed):
+        raise ValueError(f'{len(packed)} booleans, which are not those of {steps} steps')
+    end = sizes[:step + 1].sum()
+    return _booleans(packed[end - sizes[step]:end])

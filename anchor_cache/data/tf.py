@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
+from ..config import reading
 from ..logs import log
 
 # %% ../../nbs/data/02_tf.ipynb #5b9af4cf
@@ -33,7 +34,12 @@ def _held_back_stderr() -> Iterator[None]:
 # %% ../../nbs/data/02_tf.ipynb #007f5c06
 @functools.cache
 def import_tensorflow() -> ModuleType:
-    "TensorFlow, imported in the one order that works and without a GPU; quick after the first call."
+    """TensorFlow, imported in the one order that works and without a GPU; quick after the first call.
+    Raises `UserError` where it is missing or broken."""
+    remedy = "pip install 'anchor-cache[build]' installs it"
+    with reading('TensorFlow', f'cannot be imported ({remedy})'): return _import_tensorflow()
+
+def _import_tensorflow() -> ModuleType:
     if importlib.util.find_spec('triton'): importlib.import_module('triton')
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # errors, not its notes
     # a frame on a bucket is a small request, not one of 64 MB
