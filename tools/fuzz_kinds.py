@@ -3,6 +3,7 @@ the prompts file, and the words of the command line."""
 import hashlib
 import json
 import os
+from dataclasses import replace
 
 import fuzz_mutations as change
 import numpy as np
@@ -38,7 +39,8 @@ def small_shard():
     "A shard of two records, one tower."
     builder = ShardBuilder(2, -2, 'mean_image_tokens', 'float16', 'teacher.pt', 'train')
     ids, mask = torch.arange(4), torch.tensor([False] + [True] * 4 + [False] * 3)
-    builder.add([ids, ids + 1], [mask, mask], torch.rand(2, 3, 4, 4), torch.rand(2, 8))
+    values = torch.arange(2 * 56.) / 100
+    builder.add([ids, ids + 1], [mask, mask], values[:96].view(2, 3, 4, 4), values[96:].view(2, 8))
     return builder.shard()
 
 
@@ -74,7 +76,8 @@ def manifest(folder):
     "The manifest of a cache, against the one that the same build asks for."
     run = write_random_run(folder/'run', 'siglip-224px+7b', DIMS, VOCABULARY)
     write_byte_tokenizer(folder/'tokenizer')
-    opened = prismatic_teacher.open_prismatic(native_source(str(run)), Bos(), folder/'tokenizer')
+    source = replace(native_source(str(run)), name='teacher.pt')
+    opened = prismatic_teacher.open_prismatic(source, Bos(), folder/'tokenizer')
     frames, plan = small_frames(folder), np.arange(3)
     config = BuildConfig(teacher_checkpoint=str(run), num_samples=3, shard_size=2, output_dir=str(folder/'cache'))
     asked = make_manifest(config, frames, plan, opened, [opened.prompt], torch.device('cpu'), 'float32')

@@ -143,7 +143,7 @@ def zipped(members):
     "A zip file of (name, bytes), nothing compressed, as `torch.save` writes it."
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as z:
-        for name, data in members: z.writestr(name, data)
+        for name, data in members: z.writestr(zipfile.ZipInfo(name), data)
     return out.getvalue()
 
 

@@ -123,7 +123,8 @@ def adapter(name):
         base = write_random_model(folder/'model', 'prism-dinosiglip-224px+7b', DIMS, VOCABULARY)
         lora = write_random_adapter(folder/'adapter', base)
         path = lora/'adapter_config.json'
-        path.write_text(json.dumps(dict(json.loads(path.read_text()), alpha_pattern={'projector.fc1': 8})))
+        path.write_text(json.dumps(dict(
+            json.loads(path.read_text()), base_model_name_or_path='base', alpha_pattern={'projector.fc1': 8})))
         return in_file(lora/name, teacher(folder, lambda: policy_source(str(lora), str(base))))
     return open_kind
 
