@@ -445,7 +445,9 @@ def read_json(
     "The object in a JSON file; raises `UserError` if the file is missing, is not JSON or has another kind of value."
     if optional and not os.path.isfile(path): return {}
     data = path.read_bytes() if '://' in str(path) else read_file(path)  # (the former for a bucket's)
-    try: value = json.loads(data.decode('utf-8'))
+    try:
+        value = json.loads(data.decode('utf-8'))
+        if b'\\u' in data: json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is an error here
     except RecursionError: raise UserError(f'{path} is not JSON that can be read: it is nested too deeply') from None
     except ValueError as e: raise UserError(f'{path} is not JSON: {reason(e)}') from None
     if not isinstance(value, dict): raise UserError(f'{path}: got a {type(value).__name__}, expected a JSON object')
