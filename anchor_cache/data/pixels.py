@@ -83,17 +83,14 @@ MAX_PIXELS = 1 << 25  # of an image: 7680 × 4320 is allowed
 _SEGMENTS = 1000  # of a JPEG, before its frame
 _MARKER = re.compile(rb'\xff+([^\x00\xff])', re.DOTALL)
 
-_last = [(b'\0', (0, 0))]  # the beginning of the last image up to its shape, and the shape: mostly that of the next too
-
-def _jpeg_shape(encoded: bytes) -> tuple[int, int, int]:
-    "Height and width in the first frame header of a JPEG, and its end; markers are found as libjpeg finds them."
+def _jpeg_shape(encoded: bytes) -> tuple[int, int]:
+    "Height and width in the first frame header of a JPEG; markers are found as libjpeg finds them."
     at = 2
     for _ in range(_SEGMENTS):
         if not (marker := _MARKER.search(encoded, at)): break
         code, at = marker[1][0], marker.end()
         if 0xc0 <= code <= 0xcf and code not in (0xc4, 0xc8, 0xcc) and len(encoded) >= at + 7:
-            height, width = struct.unpack('>HH', encoded[at + 3:at + 7])  # behind a length and a precision
-            return height, width, at + 7
+            return struct.unpack('>HH', encoded[at + 3:at + 7])  # behind a length and a precision
         if code in (0xd9, 0xda): break  # the end, or the pixels
         if code != 1 and not 0xd0 <= code <= 0xd8: at += int.from_bytes(encoded[at:at + 2], 'big')
     raise ValueError('it is a JPEG without a frame header')
@@ -102,16 +99,12 @@ def image_shape(
     encoded: bytes,  # JPEG or PNG
 ) -> tuple[int, int]:  # height, width
     "What an image's header declares; raises `ValueError` for another format, and for more than `MAX_PIXELS`."
-    head, shape = _last[0]
-    if encoded.startswith(head): return shape
-    end = 24  # of what a PNG says
-    if encoded[:3] == b'\xff\xd8\xff': height, width, end = _jpeg_shape(encoded)
+    if encoded[:3] == b'\xff\xd8\xff': height, width = _jpeg_shape(encoded)
     elif encoded[:8] == b'\x89PNG\r\n\x1a\n' and encoded[12:16] == b'IHDR' and len(encoded) >= 24:
         width, height = struct.unpack('>II', encoded[16:24])
     else: raise ValueError(f'it begins with {bytes(encoded[:8])!r}, expected a JPEG or PNG')
     if not 0 < height * width <= MAX_PIXELS:
         raise ValueError(f'its header declares {height:,} × {width:,} pixels, expected 1 to {MAX_PIXELS:,} in all')
-    _last[0] = encoded[:end], (height, width)
     return height, width
 
 # %% ../../nbs/data/04_pixels.ipynb #e6f01a04
