@@ -8,6 +8,7 @@ __all__ = ['instruction_table', 'describe_dataset', 'contact_sheet', 'check_shee
 # %% ../../nbs/data/17_info.ipynb #ab1482ba
 import io
 import stat
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def _caption(frames: RldsFrames | MixtureFrames, i: int) -> str:
     place, words = frames.where(i), frames.instruction(i)
     lines = [place['dataset']] if len(frames.sources) > 1 else []
     lines.append('episode {episode}, step {step}'.format(**place))
-    return '\n'.join([*lines, words if len(words) < 40 else words[:37] + '…'])
+    return '\n'.join([*lines, *textwrap.wrap(words, 32, max_lines=2, placeholder=' …')])
 
 def _new_figure(width: float, height: float):
     "A matplotlib `Figure`, sizes in inches, that pyplot does not know, so no backend is chosen; notebooks show it."
@@ -139,12 +140,12 @@ def contact_sheet(
     "Some frames of a split with their episodes, steps and instructions; whichever backend the caller has stays."
     plan = np.sort(sample_plan(len(frames), min(number, len(frames)), seed))
     rows = -(-len(plan) // columns)
-    figure = _new_figure(2.4 * columns, 2.7 * rows)
+    figure = _new_figure(2.5 * columns, 3.1 * rows)  # three or four lines of text above each
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat: ax.axis('off')
     for ax, i in zip(axes.flat, plan.tolist()):
         ax.imshow(frames.image(i, 224))
-        ax.set_title(_caption(frames, i), fontsize=6)
+        ax.set_title(_caption(frames, i), fontsize=9)
     figure.tight_layout()
     return figure
 
