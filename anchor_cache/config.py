@@ -438,6 +438,18 @@ def read_file(
     return data
 
 # %% ../nbs/00_config.ipynb #18058e21
+def _deeper(
+    value: Any,  # what JSON can hold
+    levels: int,
+) -> bool:
+    "Whether there are objects or lists inside each other, more than `levels` of them."
+    inside = [value]
+    for _ in range(levels):
+        inside = [v for item in inside if isinstance(item, (dict, list))
+                  for v in (item.values() if isinstance(item, dict) else item)]
+        if not inside: return False
+    return any(isinstance(v, (dict, list)) for v in inside)
+
 def read_json(
     path: Path,
     optional: bool = False,  # a missing file counts as an empty object
@@ -448,6 +460,7 @@ def read_json(
     try:
         value = json.loads(data.decode('utf-8'))
         if b'\\u' in data: json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is an error here
+        if _deeper(value, 100): raise RecursionError  # who reads it recurses too
     except RecursionError: raise UserError(f'{path} is not JSON that can be read: it is nested too deeply') from None
     except ValueError as e: raise UserError(f'{path} is not JSON: {reason(e)}') from None
     if not isinstance(value, dict): raise UserError(f'{path}: got a {type(value).__name__}, expected a JSON object')

@@ -192,7 +192,7 @@ def _hash_bytes(
     pool: ThreadPoolExecutor,
 ) -> list[Future[bytes]]:  # of each piece, in order
     "Start to hash the bytes of a tensor as it would lie without gaps, in pieces."
-    raw = t.detach().contiguous().reshape(-1).view(torch.uint8)  # (bytes,)
+    raw = t.detach().contiguous().as_strided((t.numel(),), (1,)).view(torch.uint8)  # (bytes,)
     def digest(piece): return hashlib.sha256(piece.numpy().data).digest()
     return [pool.submit(digest, raw[i:i + _PIECE]) for i in range(0, len(raw), _PIECE)]
 
