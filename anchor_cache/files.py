@@ -167,7 +167,7 @@ def _short_errors() -> Iterator[None]:
     that take the square of its length, and a file decides how long the name is that the text repeats."""
     from importlib import import_module
     names = vars(import_module('torch._weights_only_unpickler'))
-    known = 'UnpicklingError' in names  # not so in PyTorch 2.2, which searches nothing
+    known = 'UnpicklingError' in names  # where a PyTorch has no such name there, nothing is changed
     if known: names['UnpicklingError'] = _ShortError
     try: yield
     finally:
