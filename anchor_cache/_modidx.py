@@ -18,6 +18,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'anchor_cache.build._reader_gone': ('build.html#_reader_gone', 'anchor_cache/build.py'),
                                     'anchor_cache.build._tell_torchrun': ('build.html#_tell_torchrun', 'anchor_cache/build.py'),
                                     'anchor_cache.build.build_cache': ('build.html#build_cache', 'anchor_cache/build.py'),
+                                    'anchor_cache.build.escape_controls': ('build.html#escape_controls', 'anchor_cache/build.py'),
                                     'anchor_cache.build.main': ('build.html#main', 'anchor_cache/build.py'),
                                     'anchor_cache.build.require_build': ('build.html#require_build', 'anchor_cache/build.py'),
                                     'anchor_cache.build.run_command': ('build.html#run_command', 'anchor_cache/build.py'),

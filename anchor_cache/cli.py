@@ -78,7 +78,9 @@ def data_command(
         from anchor_cache.data.info import check_sheet_path, describe_dataset, save_sheet
         from anchor_cache.data.mixtures import open_frames
         if sheet is not None: sheet = check_sheet_path(expand_home(sheet, '--sheet'))
-        frames = open_frames(root, name, **options)
+        try: frames = open_frames(root, name, **options)
+        except UserError as e:  # which names the flags of a build
+            raise UserError(re.sub('--data_root_dir(?=:)', 'ROOT', re.sub('--dataset(?=:)', 'NAME', str(e)))) from None
         path = sheet or check_sheet_path(re.sub(r'[^\w.-]+', '_', frames.name) + '.png')
         build.show(describe_dataset(frames))
         status('drawing the contact sheet')

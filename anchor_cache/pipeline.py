@@ -319,12 +319,13 @@ def _announce(plan, teacher, todo):
     "Say what is about to be made, from which datasets, and what it takes on disk."
     c, shards = plan.config, plan.manifest['shards']
     missing = [shards[k] for k in todo]
-    notice('%d of %d shards to make, %d samples, on %s in %s',
-           len(todo), len(shards), sum(missing), plan.device, plan.teacher_dtype)
+    notice('%d of %s to make, %s, on %s in %s', len(todo), count(len(shards), 'shard'),
+           count(sum(missing), 'sample'), plan.device, plan.teacher_dtype)
     for line in mixture_shares(plan): notice('%s', line)
-    one, whole = shard_bytes(plan, teacher, shards) // c.num_samples, shard_bytes(plan, teacher, shards)
-    notice('%s a record, %s in all', units.size(one), units.size(whole))
-    warn_of_space(c.output_dir, shard_bytes(plan, teacher, missing))
+    whole, still = (shard_bytes(plan, teacher, records) for records in (shards, missing))
+    rest = f', {units.size(still)} of it still to write' if still < whole else ''
+    notice('%s a record, %s in all%s', units.size(whole // c.num_samples), units.size(whole), rest)
+    warn_of_space(c.output_dir, still)
 
 # %% ../nbs/23_pipeline.ipynb #c8e82e76
 def run_build(

@@ -259,14 +259,22 @@ def read_dims(
     return vision, llm
 
 # %% ../../nbs/teachers/05_backbones.ipynb #afa5f521
-_NOT_DIMS = {'architectures', 'torch_dtype', 'dtype', 'transformers_version', 'auto_map', 'vocab_size', 'use_cache',
-             'quantization_config', 'attribute_map', 'num_labels', 'id2label', 'label2id'}
+_DIMS = {
+    'model_type', 'hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads', 'num_key_value_heads',
+    'head_dim', 'hidden_act', 'max_position_embeddings', 'rms_norm_eps', 'layer_norm_eps', 'rope_theta', 'rope_scaling',
+    'rope_parameters', 'partial_rotary_factor', 'attention_bias', 'mlp_bias', 'qk_layernorm', 'sliding_window',
+    'use_sliding_window', 'max_window_layers', 'tie_word_embeddings'}
 
 def only_dims(
     config: dict[str, Any],  # of a language model, as a file has it
 ) -> dict[str, Any]:
-    "What of a configuration decides the numbers; the vocabulary is what the weights say."
-    return {k: v for k, v in config.items() if k not in _NOT_DIMS and not k.startswith('_')}
+    """What of a configuration decides the numbers, and nothing else of it; the vocabulary is what the weights say.
+
+    Raises `UserError` for a language model that is not causal."""
+    if config.get('is_causal') is False:
+        raise UserError('got a language model with is_causal false, expected a causal one; '
+                        'attention in both directions comes with a later version')
+    return {k: v for k, v in config.items() if k in _DIMS}
 
 # %% ../../nbs/teachers/05_backbones.ipynb #3821d193
 def vocabulary(

@@ -107,6 +107,10 @@ _CHANGES_FORMULA = (
     'use_dora', 'fan_in_fan_out', 'lora_bias', 'use_qalora', 'alora_invocation_tokens', 'target_parameters',
     'trainable_token_indices', 'layer_replication')
 
+# ways to initialise an adapter that leave its base as it is; others (PiSSA, OLoRA, …) change the base as well, so that
+# the saved matrices are relative to another one
+_OWN_BASE = (None, True, False, 'gaussian', 'orthogonal', 'eva')
+
 def _is_alpha(value): return type(value) in (int, float) and 0 < abs(value) < 1e9
 
 def adapter_config(
@@ -120,6 +124,8 @@ def adapter_config(
                         f'merge the adapter with PEFT and name the merged folder')
     for key in _CHANGES_FORMULA:
         if config.get(key): raise UserError(f'{path}: {key} {_short(config[key])} {_UNSUPPORTED}')
+    if (start := config.get('init_lora_weights')) not in _OWN_BASE:
+        raise UserError(f'{path}: init_lora_weights {_short(start)} {_UNSUPPORTED}')
     _check_scale(config, path)
     return config
 

@@ -72,6 +72,7 @@ def projector(
 
 # %% ../../nbs/teachers/07_prismatic.ipynb #821ceefa
 _COUNTS = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads', 'num_key_value_heads')
+_CODE = ('auto_map', 'attn_implementation', 'experts_implementation')  # what names code for transformers to fetch
 
 def language_model(
     config: dict[str, Any],  # of transformers, with `model_type` and `vocab_size`
@@ -82,8 +83,12 @@ def language_model(
     for key in _COUNTS:
         if isinstance(value := config.get(key), int) and value < 1:
             raise UserError(f'language model: got {key} {value!r}, expected 1 or more')
+    heads, shared = (config.get(key) for key in _COUNTS[3:])
+    if isinstance(heads, int) and isinstance(shared, int) and heads % shared:
+        raise UserError(f'language model: got {heads} attention heads, expected a multiple of its {shared} '
+                        f'num_key_value_heads')
     from transformers import AutoConfig, AutoModelForCausalLM
-    config = {k: v for k, v in config.items() if not k.startswith('_') and k != 'auto_map'}
+    config = {k: v for k, v in config.items() if not k.startswith('_') and k not in _CODE}
     try:
         full = AutoConfig.for_model(**config)
         return AutoModelForCausalLM.from_config(full, trust_remote_code=False, dtype=torch.float32)

@@ -140,8 +140,9 @@ def open_prismatic(
 ) -> OpenPrismatic:
     "A Prismatic teacher, opened; raises `UserError` where its weights or its tokenizer do not match its configuration."
     model, spec = check_source(source), source.spec
-    if len(tokenizer) > spec.vocab_size:
-        raise UserError(f'the tokenizer in {folder} has {len(tokenizer)} tokens '
+    tokens = max(len(tokenizer), *(n + 1 for n in tokenizer.get_vocab().values()))
+    if tokens > spec.vocab_size:
+        raise UserError(f'the tokenizer in {folder} has {tokens} tokens '
                         f'and {source.name} has {spec.vocab_size} embeddings; '
                         f"name the teacher's own tokenizer with --tokenizer_path")
     check_first_token(tokenizer, spec.prompt, spec.first, folder)
