@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..config import UserError, read_file, read_json, reading, reason
+from ..config import UserError, read_file, read_json, reading, reason, shown
 from ..logs import log
 
 # %% ../../nbs/teachers/01_prompts.ipynb #4b498c7f
@@ -191,9 +191,21 @@ def _rewritten(rule: Any, length: int) -> int:
     if isinstance(words, str) and words: return max(length, math.ceil(length * content / len(words)))
     return length + (length + 1) * content  # a regular expression may match nothing, anywhere
 
+def _check_chance(files: dict[str, dict[str, Any]]) -> None:
+    "Raise `UserError` for files, by name, that take a text apart at random, where two builds would differ."
+    model = files.get('tokenizer.json', {}).get('model')
+    dropout = model.get('dropout') if isinstance(model, dict) else None
+    if dropout not in (None, 0):
+        raise UserError(f'tokenizer.json: got model.dropout {shown(dropout)}, which skips merges at random, '
+                        'expected null; write null there')
+    if options := files.get('tokenizer_config.json', {}).get('sp_model_kwargs'):
+        raise UserError(f'tokenizer_config.json: got sp_model_kwargs {shown(options)}, which may sample at random, '
+                        'expected {}; take them out')
+
 def _check_files(folder: Path) -> None:
     "Raise `UserError` for files that are no JSON, and for rules that could make a prompt too long for the memory."
     files = {p.name: read_json(p) for p in tokenizer_files(folder) if p.suffix == '.json'}
+    _check_chance(files)
     rules = files.get('tokenizer.json', {}).get('normalizer')
     if (longest := _rewritten(rules, _TEXT)) > _LONGEST:
         raise UserError(f'the rules of its normalizer make up to {float(min(longest, 10 ** 300)):.0e} characters of '
