@@ -10,6 +10,7 @@ __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE'
 # %% ../../nbs/teachers/01_prompts.ipynb #fce865bc
 import contextlib
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -191,21 +192,25 @@ def _rewritten(rule: Any, length: int) -> int:
     if isinstance(words, str) and words: return max(length, math.ceil(length * content / len(words)))
     return length + (length + 1) * content  # a regular expression may match nothing, anywhere
 
-def _check_chance(files: dict[str, dict[str, Any]]) -> None:
-    "Raise `UserError` for files, by name, that take a text apart at random, where two builds would differ."
+def _check_same(files: dict[str, dict[str, Any]]) -> None:
+    "Raise `UserError` for files, by name, that two builds could not take the same ids from."
     model = files.get('tokenizer.json', {}).get('model')
     dropout = model.get('dropout') if isinstance(model, dict) else None
     if dropout not in (None, 0):
         raise UserError(f'tokenizer.json: got model.dropout {shown(dropout)}, which skips merges at random, '
                         'expected null; write null there')
-    if options := files.get('tokenizer_config.json', {}).get('sp_model_kwargs'):
+    config = files.get('tokenizer_config.json', {})
+    if (others := config.get('fast_tokenizer_files')) not in (None, [], ['tokenizer.json']):
+        raise UserError(f'tokenizer_config.json: got fast_tokenizer_files {shown(others)}, expected tokenizer.json '
+                        'alone; take the key out, and give the file meant the name tokenizer.json')
+    if options := config.get('sp_model_kwargs'):
         raise UserError(f'tokenizer_config.json: got sp_model_kwargs {shown(options)}, which may sample at random, '
                         'expected {}; take them out')
 
 def _check_files(folder: Path) -> None:
     "Raise `UserError` for files that are no JSON, and for rules that could make a prompt too long for the memory."
     files = {p.name: read_json(p) for p in tokenizer_files(folder) if p.suffix == '.json'}
-    _check_chance(files)
+    _check_same(files)
     rules = files.get('tokenizer.json', {}).get('normalizer')
     if (longest := _rewritten(rules, _TEXT)) > _LONGEST:
         raise UserError(f'the rules of its normalizer make up to {float(min(longest, 10 ** 300)):.0e} characters of '
@@ -213,16 +218,21 @@ def _check_files(folder: Path) -> None:
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c99795eb
 def _read_tokenizer(folder: Path) -> Any:
-    "What transformers makes of a folder's tokenizer files, and of nothing else in it."
-    from transformers import AutoTokenizer, LlamaTokenizer
-    if (folder/'tokenizer.model').is_file() and not (folder/'tokenizer_config.json').is_file():
-        return LlamaTokenizer.from_pretrained(str(folder), add_bos_token=True, local_files_only=True)
-    if read_json(folder/'config.json', optional=True).get('model_type') not in ('openvla', 'prismatic'):
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    # transformers does not know the type of this config.json, and must not look for code that does
+    "What transformers makes of a folder's tokenizer files, and of nothing else in it; raises `UserError`."
+    from transformers import CONFIG_MAPPING, AutoTokenizer, LlamaTokenizer
+    config = read_json(folder/'config.json', optional=True)
+    names = {p.name for p in tokenizer_files(folder)}
     with tempfile.TemporaryDirectory() as alone:
-        for path in tokenizer_files(folder): shutil.copy(path, alone)
-        return AutoTokenizer.from_pretrained(alone, trust_remote_code=False, local_files_only=True)
+        for name in names: shutil.copyfile(folder/name, Path(alone)/name)
+        if str(config.get('model_type')) in CONFIG_MAPPING:  # where no other file does, this type names the class
+            kept = {key: value for key, value in config.items() if key != 'auto_map'}  # no code
+            (Path(alone)/'config.json').write_text(json.dumps(kept))
+        try:
+            if 'tokenizer.model' in names and 'tokenizer_config.json' not in names:
+                return LlamaTokenizer.from_pretrained(alone, add_bos_token=True, local_files_only=True)
+            return AutoTokenizer.from_pretrained(alone, trust_remote_code=False, local_files_only=True)
+        except Exception as e: raise UserError(reason(e).replace(alone, str(folder))) from e
+
 
 # %% ../../nbs/teachers/01_prompts.ipynb #200df597
 def load_tokenizer(
