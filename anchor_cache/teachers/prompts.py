@@ -8,6 +8,7 @@ __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE'
            'load_tokenizer', 'check_first_token']
 
 # %% ../../nbs/teachers/01_prompts.ipynb #fce865bc
+import base64
 import contextlib
 import hashlib
 import json
@@ -178,20 +179,56 @@ def check_llama_tokens(
                             f'copy the whole folder, tokenizer_config.json included')
 
 # %% ../../nbs/teachers/01_prompts.ipynb #a77e0103
-_TEXT, _LONGEST = 10_000, 10_000_000  # characters of a long prompt, and what its rules may make of it
+_TEXT, _LONGEST = 10_000, 30_000_000  # characters of a long prompt, and what its rules may make of it
+_GROWTH = dict(  # characters, at most, that a rule makes of each; three kinds say it themselves
+    Prepend=1, Replace=1, Precompiled=1, BertNormalizer=24, ByteLevel=5, Lowercase=2, NFC=3, NFD=4, NFKC=18, NFKD=18,
+    Nmt=1, Strip=1, StripAccents=1, BertPreTokenizer=1, CharDelimiterSplit=1, Digits=1, FixedLength=1, Metaspace=2,
+    Punctuation=1, Split=1, UnicodeScripts=1, Whitespace=1, WhitespaceSplit=1)
+
+def _in_a_row(rule: Any) -> list[dict[str, Any]]:
+    "The rules in a normalizer or pre_tokenizer of tokenizer.json, however nested; raises `UserError` for a new one."
+    if rule is None: return []
+    kind = rule.get('type') if isinstance(rule, dict) else None
+    if kind == 'Sequence':
+        parts = [*(rule.get('normalizers') or []), *(rule.get('pretokenizers') or [])]
+        return [inner for part in parts for inner in _in_a_row(part)]
+    if not isinstance(kind, str) or kind not in _GROWTH:
+        raise UserError(f'tokenizer.json: got a rule of type {shown(kind)} in its normalizer or pre_tokenizer, '
+                        'expected one that is known here, such as Replace; save the tokenizer anew with the tokenizers library')
+    return [rule]
+
+def _longest_entry(charsmap: str) -> int:
+    "Characters of the longest text in a Precompiled rule: a size, a trie of that many bytes, texts that end in NUL."
+    data = base64.b64decode(charsmap)
+    texts = data[4 + int.from_bytes(data[:4], 'little')//4*4:].split(b'\0')
+    return max(len(text.decode('utf-8', 'replace')) for text in texts)
 
 def _rewritten(rule: Any, length: int) -> int:
-    "Characters, at most, that a rule of a tokenizer.json's normalizer makes of a text of some length."
-    if not isinstance(rule, dict): return length
-    if rule.get('type') == 'Sequence':
-        for part in rule.get('normalizers') or []: length = _rewritten(part, length)
-    if rule.get('type') == 'Prepend': return length + len(str(rule.get('prepend', '')))
-    if rule.get('type') != 'Replace': return length
-    pattern, content = rule.get('pattern'), len(str(rule.get('content', '')))
-    words = pattern.get('String') if isinstance(pattern, dict) else None
-    if isinstance(words, str) and words: return max(length, math.ceil(length * content / len(words)))
-    return length + (length + 1) * content  # a regular expression may match nothing, anywhere
+    "Characters, at most, that the rules of a tokenizer.json make of a text of some length."
+    for part in _in_a_row(rule):
+        content = len(str(part.get('content', '')))
+        words = pattern.get('String') if isinstance(pattern := part.get('pattern'), dict) else None
+        if part['type'] == 'Prepend': length += len(str(part.get('prepend', '')))
+        elif part['type'] == 'Precompiled': length *= max(1, _longest_entry(part.get('precompiled_charsmap', '')))
+        elif part['type'] != 'Replace': length *= _GROWTH[part['type']]
+        elif isinstance(words, str) and words: length = max(length, math.ceil(length * content / len(words)))
+        else: length += (length + 1) * content  # a regular expression may match nothing, anywhere
+    return length
 
+def _check_rules(files: dict[str, dict[str, Any]]) -> None:
+    "Raise `UserError` for rules that could make a prompt too long for the memory; takes the files by name."
+    found = files.get('tokenizer.json', {})
+    rules = [*_in_a_row(found.get('normalizer')), *_in_a_row(found.get('pre_tokenizer'))]
+    for kind in ('ByteLevel', 'Precompiled'):
+        if (n := sum(rule['type'] == kind for rule in rules)) > 1:
+            raise UserError(f'tokenizer.json: got {n} rules {kind} in its normalizer and pre_tokenizer, '
+                            'expected one at most, since each makes a text longer; take the others out')
+    if (longest := _rewritten(dict(type='Sequence', normalizers=rules), _TEXT)) > _LONGEST:
+        raise UserError(f'the rules of its normalizer and pre_tokenizer make up to '
+                        f'{float(min(longest, 10 ** 300)):.0e} characters of {_TEXT:,}, '
+                        f'expected {_LONGEST:,} at most')
+
+# %% ../../nbs/teachers/01_prompts.ipynb #a77e010d
 def _check_same(files: dict[str, dict[str, Any]]) -> None:
     "Raise `UserError` for files, by name, that two builds could not take the same ids from."
     model = files.get('tokenizer.json', {}).get('model')
@@ -208,13 +245,10 @@ def _check_same(files: dict[str, dict[str, Any]]) -> None:
                         'expected {}; take them out')
 
 def _check_files(folder: Path) -> None:
-    "Raise `UserError` for files that are no JSON, and for rules that could make a prompt too long for the memory."
+    "Raise `UserError` for files that are no JSON, or that make a tokenizer which cannot be relied on."
     files = {p.name: read_json(p) for p in tokenizer_files(folder) if p.suffix == '.json'}
     _check_same(files)
-    rules = files.get('tokenizer.json', {}).get('normalizer')
-    if (longest := _rewritten(rules, _TEXT)) > _LONGEST:
-        raise UserError(f'the rules of its normalizer make up to {float(min(longest, 10 ** 300)):.0e} characters of '
-                        f'{_TEXT:,}, expected {_LONGEST:,} at most')
+    _check_rules(files)
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c99795eb
 def _read_tokenizer(folder: Path) -> Any:
