@@ -101,6 +101,7 @@ def read_templates(
 # %% ../../nbs/teachers/01_prompts.ipynb #09c979b8
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'merges.txt',
                    'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
+_LARGEST = 1 << 26  # bytes of one of them
 
 def tokenizer_files(
     folder: Path,
@@ -114,10 +115,10 @@ def tokenizer_files(
 def tokenizer_fingerprint(
     folder: Path,
 ) -> str:  # hex sha256
-    "A hash of the tokenizer's files, names and bytes."
+    "A hash of the tokenizer's files, names and bytes; raises `UserError` for a file above 64 MiB."
     digest = hashlib.sha256()
     for path in tokenizer_files(folder):
-        digest.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b'\0' + hashlib.sha256(read_file(path, _LARGEST)).digest())
     return digest.hexdigest()
 
 # %% ../../nbs/teachers/01_prompts.ipynb #939a5bbc
@@ -150,8 +151,8 @@ def tokenize(
     Raises `UserError` where the tokenizer turns out to be damaged."""
     with _no_damage(where, 'cannot take a prompt apart'):
         ids = list(tokenizer(prompt, add_special_tokens=True)['input_ids'])
-    if vla and has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
-    return torch.tensor(ids, dtype=torch.int64)
+        if vla and has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
+        return torch.tensor(ids, dtype=torch.int64)
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c70e2b95
 def _sentencepiece(folder: Path) -> Any:
@@ -194,7 +195,8 @@ def _in_a_row(rule: Any) -> list[dict[str, Any]]:
         return [inner for part in parts for inner in _in_a_row(part)]
     if not isinstance(kind, str) or kind not in _GROWTH:
         raise UserError(f'tokenizer.json: got a rule of type {shown(kind)} in its normalizer or pre_tokenizer, '
-                        'expected one that is known here, such as Replace; save the tokenizer anew with the tokenizers library')
+                        'expected one that is known here, such as Replace; '
+                        'save the tokenizer anew with the tokenizers library')
     return [rule]
 
 def _longest_entry(charsmap: str) -> int:
@@ -245,7 +247,10 @@ def _check_same(files: dict[str, dict[str, Any]]) -> None:
                         'expected {}; take them out')
 
 def _check_files(folder: Path) -> None:
-    "Raise `UserError` for files that are no JSON, or that make a tokenizer which cannot be relied on."
+    "Raise `UserError` for files that are too large or no JSON, or that make a tokenizer which cannot be relied on."
+    for path in tokenizer_files(folder):
+        if (size := path.stat().st_size) > _LARGEST:
+            raise UserError(f'{path}: got {size:,} bytes, expected {_LARGEST:,} at most')
     files = {p.name: read_json(p) for p in tokenizer_files(folder) if p.suffix == '.json'}
     _check_same(files)
     _check_rules(files)
@@ -280,15 +285,15 @@ def load_tokenizer(
     if not tokenizer_files(folder):
         raise UserError(f'--tokenizer_path: {path} has no tokenizer; '
                         f'expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt')
-    what, problem = f'--tokenizer_path: the tokenizer in {path}', 'cannot be read'
+    what, problem = f'--tokenizer_path: the tokenizer in {folder}', 'cannot be read'
     try:
         with _no_damage(what, problem):
             _check_files(folder)
             if not (folder/'tokenizer.json').is_file(): _sentencepiece(folder)
             tokenizer = _read_tokenizer(folder)
+            check_llama_tokens(tokenizer, folder)
     except UserError as e:
         raise e if str(e).startswith(what) else UserError(f'{what} {problem}: {e}') from None
-    check_llama_tokens(tokenizer, folder)
     return tokenizer
 
 # %% ../../nbs/teachers/01_prompts.ipynb #aa355a48
