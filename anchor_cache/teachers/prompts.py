@@ -11,6 +11,7 @@ __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE'
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -65,11 +66,8 @@ def _check_text(template, where):
     if bad := next((c for c in template if c == '\0' or '\ud800' <= c <= '\udfff'), None):
         raise UserError(f'{where}: holds the character U+{ord(bad):04X}, which is no text; take it out')
 
-def check_template(
-    template: str,  # one line of a prompts file
-    where: str,  # file and line, for the message
-) -> str:  # `template`
-    "`template` if `{instruction}` is its only field; raises `UserError`. One without it is allowed, with a warning."
+def _asks(template: str, where: str) -> bool:
+    "Whether a template has `{instruction}`; raises `UserError` where it has another field, or none can be read."
     _check_text(template, where)
     try: parts = list(string.Formatter().parse(template))  # (literal text, field name or None, format, conversion)
     except ValueError as e: raise UserError(f'{where}: {e}; write {{{{ and }}}} for braces') from None
@@ -79,24 +77,43 @@ def check_template(
             written = name + (f'!{conversion}' if conversion else '') + (f':{spec}' if spec else '')
             raise UserError(f'{where}: got field {{{written}}}, expected {{instruction}}; '
                             f'write {{{{ and }}}} for braces')
-    if not fields: log.warning('%s has no {instruction}: every sample that uses it gets the same prompt', where)
+    return bool(fields)
+
+def check_template(
+    template: str,  # one line of a prompts file
+    where: str,  # file and line, for the message
+) -> str:  # `template`
+    "`template` if `{instruction}` is its only field; raises `UserError`. One without it is allowed, with a warning."
+    if not _asks(template, where):
+        log.warning('%s has no {instruction}: every sample that uses it gets the same prompt', where)
     return template
 
 # %% ../../nbs/teachers/01_prompts.ipynb #ac9a7aa3
+_TEMPLATES = 100_000  # of a file, at most
+
 def read_templates(
     path: str,  # UTF-8 text, one template a line
 ) -> list[str]:  # at least one
-    "The templates of a prompts file, without blank lines and `#` lines; raises `UserError`."
+    "The templates of a prompts file, without blank lines and `#` lines; raises `UserError`. One warning at most."
     try: text = read_file(path, 1 << 24).decode('utf-8-sig')
     except UnicodeDecodeError as e:
         raise UserError(f'--prompts_file: {path} is not UTF-8 text: {e.reason} at byte {e.start}') from None
     except UserError as e: raise UserError(f'--prompts_file: {e}') from None
     numbered = enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1)
-    lines = [(n, line) for n, line in numbered if line.strip() and not line.startswith('#')]
+    some = ((n, line) for n, line in numbered if line.strip() and not line.startswith('#'))
+    lines = list(itertools.islice(some, _TEMPLATES + 1))
     if not lines:
         raise UserError(f'--prompts_file: {path} has no template; '
                         f'write one prompt a line, with {{instruction}} in it')
-    return [check_template(line.replace('\\n', '\n'), f'--prompts_file {path}, line {n}') for n, line in lines]
+    if len(lines) > _TEMPLATES:
+        raise UserError(f'--prompts_file: {path} has more than {_TEMPLATES:,} templates; write fewer lines')
+    templates = [line.replace('\\n', '\n') for _, line in lines]
+    where = [f'--prompts_file {path}, line {n}' for n, _ in lines]
+    same = [place for template, place in zip(templates, where, strict=True) if not _asks(template, place)]
+    if same:
+        more = f' (nor have {len(same) - 1:,} lines after it)' if len(same) > 1 else ''
+        log.warning('%s has no {instruction}%s: every sample that uses it gets the same prompt', same[0], more)
+    return templates
 
 # %% ../../nbs/teachers/01_prompts.ipynb #09c979b8
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'merges.txt',
