@@ -8,8 +8,11 @@ __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE'
            'load_tokenizer', 'check_first_token']
 
 # %% ../../nbs/teachers/01_prompts.ipynb #fce865bc
+import base64
 import contextlib
 import hashlib
+import itertools
+import json
 import math
 import os
 import shutil
@@ -21,7 +24,7 @@ from typing import Any
 
 import torch
 
-from ..config import UserError, read_file, read_json, reading, reason
+from ..config import UserError, read_file, read_json, reading, reason, shown
 from ..logs import log
 
 # %% ../../nbs/teachers/01_prompts.ipynb #4b498c7f
@@ -63,11 +66,8 @@ def _check_text(template, where):
     if bad := next((c for c in template if c == '\0' or '\ud800' <= c <= '\udfff'), None):
         raise UserError(f'{where}: holds the character U+{ord(bad):04X}, which is no text; take it out')
 
-def check_template(
-    template: str,  # one line of a prompts file
-    where: str,  # file and line, for the message
-) -> str:  # `template`
-    "`template` if `{instruction}` is its only field; raises `UserError`. One without it is allowed, with a warning."
+def _asks(template: str, where: str) -> bool:
+    "Whether a template has `{instruction}`; raises `UserError` where it has another field, or none can be read."
     _check_text(template, where)
     try: parts = list(string.Formatter().parse(template))  # (literal text, field name or None, format, conversion)
     except ValueError as e: raise UserError(f'{where}: {e}; write {{{{ and }}}} for braces') from None
@@ -77,28 +77,48 @@ def check_template(
             written = name + (f'!{conversion}' if conversion else '') + (f':{spec}' if spec else '')
             raise UserError(f'{where}: got field {{{written}}}, expected {{instruction}}; '
                             f'write {{{{ and }}}} for braces')
-    if not fields: log.warning('%s has no {instruction}: every sample that uses it gets the same prompt', where)
+    return bool(fields)
+
+def check_template(
+    template: str,  # one line of a prompts file
+    where: str,  # file and line, for the message
+) -> str:  # `template`
+    "`template` if `{instruction}` is its only field; raises `UserError`. One without it is allowed, with a warning."
+    if not _asks(template, where):
+        log.warning('%s has no {instruction}: every sample that uses it gets the same prompt', where)
     return template
 
 # %% ../../nbs/teachers/01_prompts.ipynb #ac9a7aa3
+_TEMPLATES = 100_000  # of a file, at most
+
 def read_templates(
     path: str,  # UTF-8 text, one template a line
 ) -> list[str]:  # at least one
-    "The templates of a prompts file, without blank lines and `#` lines; raises `UserError`."
+    "The templates of a prompts file, without blank lines and `#` lines; raises `UserError`. One warning at most."
     try: text = read_file(path, 1 << 24).decode('utf-8-sig')
     except UnicodeDecodeError as e:
         raise UserError(f'--prompts_file: {path} is not UTF-8 text: {e.reason} at byte {e.start}') from None
     except UserError as e: raise UserError(f'--prompts_file: {e}') from None
     numbered = enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1)
-    lines = [(n, line) for n, line in numbered if line.strip() and not line.startswith('#')]
+    some = ((n, line) for n, line in numbered if line.strip() and not line.startswith('#'))
+    lines = list(itertools.islice(some, _TEMPLATES + 1))
     if not lines:
         raise UserError(f'--prompts_file: {path} has no template; '
                         f'write one prompt a line, with {{instruction}} in it')
-    return [check_template(line.replace('\\n', '\n'), f'--prompts_file {path}, line {n}') for n, line in lines]
+    if len(lines) > _TEMPLATES:
+        raise UserError(f'--prompts_file: {path} has more than {_TEMPLATES:,} templates; write fewer lines')
+    templates = [line.replace('\\n', '\n') for _, line in lines]
+    where = [f'--prompts_file {path}, line {n}' for n, _ in lines]
+    same = [place for template, place in zip(templates, where, strict=True) if not _asks(template, place)]
+    if same:
+        more = f' (nor have {len(same) - 1:,} lines after it)' if len(same) > 1 else ''
+        log.warning('%s has no {instruction}%s: every sample that uses it gets the same prompt', same[0], more)
+    return templates
 
 # %% ../../nbs/teachers/01_prompts.ipynb #09c979b8
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'merges.txt',
                    'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
+_LARGEST = 1 << 26  # bytes of one of them
 
 def tokenizer_files(
     folder: Path,
@@ -112,10 +132,10 @@ def tokenizer_files(
 def tokenizer_fingerprint(
     folder: Path,
 ) -> str:  # hex sha256
-    "A hash of the tokenizer's files, names and bytes."
+    "A hash of the tokenizer's files, names and bytes; raises `UserError` for a file above 64 MiB."
     digest = hashlib.sha256()
     for path in tokenizer_files(folder):
-        digest.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b'\0' + hashlib.sha256(read_file(path, _LARGEST)).digest())
     return digest.hexdigest()
 
 # %% ../../nbs/teachers/01_prompts.ipynb #939a5bbc
@@ -148,8 +168,8 @@ def tokenize(
     Raises `UserError` where the tokenizer turns out to be damaged."""
     with _no_damage(where, 'cannot take a prompt apart'):
         ids = list(tokenizer(prompt, add_special_tokens=True)['input_ids'])
-    if vla and has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
-    return torch.tensor(ids, dtype=torch.int64)
+        if vla and has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
+        return torch.tensor(ids, dtype=torch.int64)
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c70e2b95
 def _sentencepiece(folder: Path) -> Any:
@@ -177,40 +197,98 @@ def check_llama_tokens(
                             f'copy the whole folder, tokenizer_config.json included')
 
 # %% ../../nbs/teachers/01_prompts.ipynb #a77e0103
-_TEXT, _LONGEST = 10_000, 10_000_000  # characters of a long prompt, and what its rules may make of it
+_TEXT, _LONGEST = 10_000, 30_000_000  # characters of a long prompt, and what its rules may make of it
+_GROWTH = dict(  # characters, at most, that a rule makes of each; three kinds say it themselves
+    Prepend=1, Replace=1, Precompiled=1, BertNormalizer=24, ByteLevel=5, Lowercase=2, NFC=3, NFD=4, NFKC=18, NFKD=18,
+    Nmt=1, Strip=1, StripAccents=1, BertPreTokenizer=1, CharDelimiterSplit=1, Digits=1, FixedLength=1, Metaspace=2,
+    Punctuation=1, Split=1, UnicodeScripts=1, Whitespace=1, WhitespaceSplit=1)
+
+def _in_a_row(rule: Any) -> list[dict[str, Any]]:
+    "The rules in a normalizer or pre_tokenizer of tokenizer.json, however nested; raises `UserError` for a new one."
+    if rule is None: return []
+    kind = rule.get('type') if isinstance(rule, dict) else None
+    if kind == 'Sequence':
+        parts = [*(rule.get('normalizers') or []), *(rule.get('pretokenizers') or [])]
+        return [inner for part in parts for inner in _in_a_row(part)]
+    if not isinstance(kind, str) or kind not in _GROWTH:
+        raise UserError(f'tokenizer.json: got a rule of type {shown(kind)} in its normalizer or pre_tokenizer, '
+                        'expected one that is known here, such as Replace; '
+                        'save the tokenizer anew with the tokenizers library')
+    return [rule]
+
+def _longest_entry(charsmap: str) -> int:
+    "Characters of the longest text in a Precompiled rule: a size, a trie of that many bytes, texts that end in NUL."
+    data = base64.b64decode(charsmap)
+    texts = data[4 + int.from_bytes(data[:4], 'little')//4*4:].split(b'\0')
+    return max(len(text.decode('utf-8', 'replace')) for text in texts)
 
 def _rewritten(rule: Any, length: int) -> int:
-    "Characters, at most, that a rule of a tokenizer.json's normalizer makes of a text of some length."
-    if not isinstance(rule, dict): return length
-    if rule.get('type') == 'Sequence':
-        for part in rule.get('normalizers') or []: length = _rewritten(part, length)
-    if rule.get('type') == 'Prepend': return length + len(str(rule.get('prepend', '')))
-    if rule.get('type') != 'Replace': return length
-    pattern, content = rule.get('pattern'), len(str(rule.get('content', '')))
-    words = pattern.get('String') if isinstance(pattern, dict) else None
-    if isinstance(words, str) and words: return max(length, math.ceil(length * content / len(words)))
-    return length + (length + 1) * content  # a regular expression may match nothing, anywhere
+    "Characters, at most, that the rules of a tokenizer.json make of a text of some length."
+    for part in _in_a_row(rule):
+        content = len(str(part.get('content', '')))
+        words = pattern.get('String') if isinstance(pattern := part.get('pattern'), dict) else None
+        if part['type'] == 'Prepend': length += len(str(part.get('prepend', '')))
+        elif part['type'] == 'Precompiled': length *= max(1, _longest_entry(part.get('precompiled_charsmap', '')))
+        elif part['type'] != 'Replace': length *= _GROWTH[part['type']]
+        elif isinstance(words, str) and words: length = max(length, math.ceil(length * content / len(words)))
+        else: length += (length + 1) * content  # a regular expression may match nothing, anywhere
+    return length
+
+def _check_rules(files: dict[str, dict[str, Any]]) -> None:
+    "Raise `UserError` for rules that could make a prompt too long for the memory; takes the files by name."
+    found = files.get('tokenizer.json', {})
+    rules = [*_in_a_row(found.get('normalizer')), *_in_a_row(found.get('pre_tokenizer'))]
+    for kind in ('ByteLevel', 'Precompiled'):
+        if (n := sum(rule['type'] == kind for rule in rules)) > 1:
+            raise UserError(f'tokenizer.json: got {n} rules {kind} in its normalizer and pre_tokenizer, '
+                            'expected one at most, since each makes a text longer; take the others out')
+    if (longest := _rewritten(dict(type='Sequence', normalizers=rules), _TEXT)) > _LONGEST:
+        raise UserError(f'the rules of its normalizer and pre_tokenizer make up to '
+                        f'{float(min(longest, 10 ** 300)):.0e} characters of {_TEXT:,}, '
+                        f'expected {_LONGEST:,} at most')
+
+# %% ../../nbs/teachers/01_prompts.ipynb #a77e010d
+def _check_same(files: dict[str, dict[str, Any]]) -> None:
+    "Raise `UserError` for files, by name, that two builds could not take the same ids from."
+    model = files.get('tokenizer.json', {}).get('model')
+    dropout = model.get('dropout') if isinstance(model, dict) else None
+    if dropout not in (None, 0):
+        raise UserError(f'tokenizer.json: got model.dropout {shown(dropout)}, which skips merges at random, '
+                        'expected null; write null there')
+    config = files.get('tokenizer_config.json', {})
+    if (others := config.get('fast_tokenizer_files')) not in (None, [], ['tokenizer.json']):
+        raise UserError(f'tokenizer_config.json: got fast_tokenizer_files {shown(others)}, expected tokenizer.json '
+                        'alone; take the key out, and give the file meant the name tokenizer.json')
+    if options := config.get('sp_model_kwargs'):
+        raise UserError(f'tokenizer_config.json: got sp_model_kwargs {shown(options)}, which may sample at random, '
+                        'expected {}; take them out')
 
 def _check_files(folder: Path) -> None:
-    "Raise `UserError` for files that are no JSON, and for rules that could make a prompt too long for the memory."
+    "Raise `UserError` for files that are too large or no JSON, or that make a tokenizer which cannot be relied on."
+    for path in tokenizer_files(folder):
+        if (size := path.stat().st_size) > _LARGEST:
+            raise UserError(f'{path}: got {size:,} bytes, expected {_LARGEST:,} at most')
     files = {p.name: read_json(p) for p in tokenizer_files(folder) if p.suffix == '.json'}
-    rules = files.get('tokenizer.json', {}).get('normalizer')
-    if (longest := _rewritten(rules, _TEXT)) > _LONGEST:
-        raise UserError(f'the rules of its normalizer make up to {float(min(longest, 10 ** 300)):.0e} characters of '
-                        f'{_TEXT:,}, expected {_LONGEST:,} at most')
+    _check_same(files)
+    _check_rules(files)
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c99795eb
 def _read_tokenizer(folder: Path) -> Any:
-    "What transformers makes of a folder's tokenizer files, and of nothing else in it."
-    from transformers import AutoTokenizer, LlamaTokenizer
-    if (folder/'tokenizer.model').is_file() and not (folder/'tokenizer_config.json').is_file():
-        return LlamaTokenizer.from_pretrained(str(folder), add_bos_token=True, local_files_only=True)
-    if read_json(folder/'config.json', optional=True).get('model_type') not in ('openvla', 'prismatic'):
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    # transformers does not know the type of this config.json, and must not look for code that does
+    "What transformers makes of a folder's tokenizer files, and of nothing else in it; raises `UserError`."
+    from transformers import CONFIG_MAPPING, AutoTokenizer, LlamaTokenizer
+    config = read_json(folder/'config.json', optional=True)
+    names = {p.name for p in tokenizer_files(folder)}
     with tempfile.TemporaryDirectory() as alone:
-        for path in tokenizer_files(folder): shutil.copy(path, alone)
-        return AutoTokenizer.from_pretrained(alone, trust_remote_code=False, local_files_only=True)
+        for name in names: shutil.copyfile(folder/name, Path(alone)/name)
+        if str(config.get('model_type')) in CONFIG_MAPPING:  # where no other file does, this type names the class
+            kept = {key: value for key, value in config.items() if key != 'auto_map'}  # no code
+            (Path(alone)/'config.json').write_text(json.dumps(kept))
+        try:
+            if 'tokenizer.model' in names and 'tokenizer_config.json' not in names:
+                return LlamaTokenizer.from_pretrained(alone, add_bos_token=True, local_files_only=True)
+            return AutoTokenizer.from_pretrained(alone, trust_remote_code=False, local_files_only=True)
+        except Exception as e: raise UserError(reason(e).replace(alone, str(folder))) from e
+
 
 # %% ../../nbs/teachers/01_prompts.ipynb #200df597
 def load_tokenizer(
@@ -224,15 +302,15 @@ def load_tokenizer(
     if not tokenizer_files(folder):
         raise UserError(f'--tokenizer_path: {path} has no tokenizer; '
                         f'expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt')
-    what, problem = f'--tokenizer_path: the tokenizer in {path}', 'cannot be read'
+    what, problem = f'--tokenizer_path: the tokenizer in {folder}', 'cannot be read'
     try:
         with _no_damage(what, problem):
             _check_files(folder)
             if not (folder/'tokenizer.json').is_file(): _sentencepiece(folder)
             tokenizer = _read_tokenizer(folder)
+            check_llama_tokens(tokenizer, folder)
     except UserError as e:
         raise e if str(e).startswith(what) else UserError(f'{what} {problem}: {e}') from None
-    check_llama_tokens(tokenizer, folder)
     return tokenizer
 
 # %% ../../nbs/teachers/01_prompts.ipynb #aa355a48
