@@ -191,6 +191,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'anchor_cache.data.info._one_dataset': ('data/info.html#_one_dataset', 'anchor_cache/data/info.py'),
                                         'anchor_cache.data.info._split_summary': ( 'data/info.html#_split_summary',
                                                                                    'anchor_cache/data/info.py'),
+                                        'anchor_cache.data.info._visible': ('data/info.html#_visible', 'anchor_cache/data/info.py'),
                                         'anchor_cache.data.info.check_sheet_path': ( 'data/info.html#check_sheet_path',
                                                                                      'anchor_cache/data/info.py'),
                                         'anchor_cache.data.info.contact_sheet': ( 'data/info.html#contact_sheet',

@@ -192,5 +192,5 @@ def require_distinct_files(
         for path in dict.fromkeys(paths):
             other, first = seen.setdefault(_identity(path), (name, path))
             if (other, first) != (name, path):
-                raise UserError(f'{flag}: {path} of {name} and {first} of {other} are one file, its episodes would come '
-                                'twice; name one of them, or copy the dataset again')
+                raise UserError(f'{flag}: {path} of {name} and {first} of {other} are one file, its episodes would '
+                                'come twice; name one of them, or copy the dataset again')
