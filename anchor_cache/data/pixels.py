@@ -99,7 +99,7 @@ def _jpeg_shape(encoded: bytes) -> tuple[int, int]:
 def image_shape(
     encoded: bytes,  # JPEG or PNG
 ) -> tuple[int, int]:  # height, width
-    "What an image's header declares; raises `ValueError` for another format, for more than `MAX_PIXELS`, or too many scans."
+    "What an image's header declares; raises `ValueError` for another format, too many pixels, or too many scans."
     if encoded[:3] == b'\xff\xd8\xff':
         height, width = _jpeg_shape(encoded)
         if (scans := encoded.count(b'\xff\xda')) > _SCANS:  # no pixels have these bytes

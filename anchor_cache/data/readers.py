@@ -22,7 +22,7 @@ from .tf import import_tensorflow
 from .tfrecord import SplitFile, masked_crc, open_mmap, open_regular
 from ..logs import log
 
-# %% ../../nbs/data/11_readers.ipynb #d9ceaef9
+# %% ../../nbs/data/11_readers.ipynb #5d1c8023
 _LARGEST = 2 << 30  # bytes of a Parquet file's records; TFDS writes files of about 1 GB at most
 
 def _parquet_records(path: Path, largest: int = _LARGEST) -> Any:
@@ -33,8 +33,8 @@ def _parquet_records(path: Path, largest: int = _LARGEST) -> Any:
     field, groups = file.schema_arrow.field(0), range(file.num_row_groups)
     if str(field.type) not in ('binary', 'large_binary'): raise ValueError(f'got {field.type}, expected binary')
     declared = sum(file.metadata.row_group(n).column(0).total_uncompressed_size for n in groups)
-    too_large = UserError(f'{path}: its records take more than {largest:,} bytes unpacked, and a Parquet file is held in '
-                          'memory whole; convert the dataset with tfds convert_format')
+    too_large = UserError(f'{path}: its records take more than {largest:,} bytes unpacked, and a Parquet file is held '
+                          'in memory whole; convert the dataset with tfds convert_format')
     if declared > largest: raise too_large
     records, held = [], 0
     for batch in file.iter_batches(batch_size=1, columns=[field.name]):  # a dictionary unpacks to more than declared
@@ -43,6 +43,7 @@ def _parquet_records(path: Path, largest: int = _LARGEST) -> Any:
         if held > largest: raise too_large
     return pa.chunked_array(records, field.type)
 
+# %% ../../nbs/data/11_readers.ipynb #d9ceaef9
 class RecordFile(SplitFile):
     "One ArrayRecord or Parquet file of a split, as its records laid end to end."
     def __init__(
