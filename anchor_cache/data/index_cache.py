@@ -52,9 +52,13 @@ def dump_index(
     return _signed(json.dumps(about, sort_keys=True).encode() + b'\n' + b''.join(a.tobytes() for a in arrays))
 
 # %% ../../nbs/data/08_index_cache.ipynb #12901b0f
+_RECORD = 4  # numbers of a record: start, end, CRC, steps
+
 def _holds_together(index: FrameIndex) -> bool:
     "Whether every number of an index is that of a thing it has: a right hash does not say so."
+    if not isinstance(index.instructions, list) or not isinstance(index.sha256, str): return False
     ''.join(index.instructions).encode()  # raises where they are not text
+    if index.records.ndim != 2 or index.records.shape[1] != _RECORD: return False
     if {getattr(index, c).shape for c in COLUMNS} != {(len(index),)}: return False
     if index.labelled.shape != (len(index.records),): return False
     for number, things in ((index.file, index.paths), (index.episode, index.records), (index.text, index.instructions)):

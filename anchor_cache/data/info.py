@@ -9,11 +9,12 @@ __all__ = ['instruction_table', 'describe_dataset', 'contact_sheet', 'check_shee
 import io
 import stat
 import textwrap
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError, reason
+from ..config import UserError, reading, reason
 from .datasets import DatasetKeys
 from .mixtures import MixtureFrames
 from .rlds import RldsFrames
@@ -98,6 +99,11 @@ def _mixture(
         datasets='\n'.join(['', *given]),
     )
 
+def _visible(text: str) -> str:
+    "A text on one line, with what steers a terminal or turns the direction of writing as escapes."
+    steering = ('Cc', 'Cf', 'Cs', 'Zl', 'Zp')
+    return ''.join(ascii(c)[1:-1] if unicodedata.category(c) in steering else c for c in text)
+
 def describe_dataset(
     frames: RldsFrames | MixtureFrames,
     most: int = 20,  # instructions to list
@@ -105,7 +111,7 @@ def describe_dataset(
     "What a dataset is and what is in a split of it; of a mixture, what each dataset gives."
     table = instruction_table(frames)
     rows = _mixture(frames, table) if len(frames.sources) > 1 else _one_dataset(frames.sources[0], table)
-    listed = [f'  {count(r.frames, "frame"):>14}, {count(r.episodes, "episode"):>14}  {r.instruction}'
+    listed = [f'  {count(r.frames, "frame"):>14}, {count(r.episodes, "episode"):>14}  {_visible(r.instruction)}'
               for r in table.head(most).itertuples()]
     more = [f'  … and {len(table) - most:,} more'] if len(table) > most else []
     return '\n'.join([*(f'{key:12} {value}' for key, value in rows.items()), '', *listed, *more])
@@ -116,7 +122,7 @@ def _caption(frames: RldsFrames | MixtureFrames, i: int) -> str:
     place, words = frames.where(i), frames.instruction(i)
     lines = [place['dataset']] if len(frames.sources) > 1 else []
     lines.append('episode {episode}, step {step}'.format(**place))
-    return '\n'.join([*lines, *textwrap.wrap(words, 32, max_lines=2, placeholder=' …')])
+    return '\n'.join([*lines, *textwrap.wrap(_visible(words), 32, max_lines=2, placeholder=' …')])
 
 def _new_figure(width: float, height: float):
     "A matplotlib `Figure`, sizes in inches, that pyplot does not know, so no backend is chosen; notebooks show it."
@@ -145,7 +151,7 @@ def contact_sheet(
     for ax in axes.flat: ax.axis('off')
     for ax, i in zip(axes.flat, plan.tolist()):
         ax.imshow(frames.image(i, 224))
-        ax.set_title(_caption(frames, i), fontsize=9)
+        ax.set_title(_caption(frames, i), fontsize=9, parse_math=False)
     figure.tight_layout()
     return figure
 
@@ -184,7 +190,6 @@ def save_sheet(
 ) -> Path:
     "Save the contact sheet of a split; raises `UserError` where the file cannot be written."
     path = check_sheet_path(path)
-    figure = contact_sheet(frames)
-    try: figure.savefig(path, dpi=110, **_FORMATS[path.suffix.lower()])
-    except (OSError, ValueError) as e: raise UserError(f'--sheet: cannot write {path}: {reason(e)}') from None
+    with reading(f'--sheet: {path}', 'cannot be written'):
+        contact_sheet(frames).savefig(path, dpi=110, **_FORMATS[path.suffix.lower()])
     return path

@@ -21,6 +21,7 @@ from .readers import as_folder
 from .rlds import RldsFrames
 from .sampling import sample_plan, splitmix64
 from .source import FrameSource
+from .splits import require_distinct_files
 
 # %% ../../nbs/data/15_mixtures.ipynb #8d2a7fa9
 def _rlds(names):
@@ -209,6 +210,7 @@ class MixtureFrames(_JoinedFrames):
         _require_all(mixture, name, root)
         _require_distinct(mixture, root)
         super().__init__([RldsFrames(root, dataset, split, image_key, instruction_key) for dataset in mixture])
+        require_distinct_files({name: s.index.paths for name, s in zip(mixture, self.sources)}, '--dataset')
         self.split, self.weights, self.sizes = split, list(mixture.values()), [s.all_steps for s in self.sources]
         self.name = name if name in MIXTURES else _written_out(mixture)
 

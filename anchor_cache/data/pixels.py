@@ -81,6 +81,7 @@ def make_resizer(
 # %% ../../nbs/data/04_pixels.ipynb #e6f01a01
 MAX_PIXELS = 1 << 25  # of an image: 7680 × 4320 is allowed
 _SEGMENTS = 1000  # of a JPEG, before its frame
+_SCANS = 64  # of a JPEG; a progressive one has about ten, and each is a pass over all pixels
 _MARKER = re.compile(rb'\xff+([^\x00\xff])', re.DOTALL)
 
 def _jpeg_shape(encoded: bytes) -> tuple[int, int]:
@@ -98,8 +99,11 @@ def _jpeg_shape(encoded: bytes) -> tuple[int, int]:
 def image_shape(
     encoded: bytes,  # JPEG or PNG
 ) -> tuple[int, int]:  # height, width
-    "What an image's header declares; raises `ValueError` for another format, and for more than `MAX_PIXELS`."
-    if encoded[:3] == b'\xff\xd8\xff': height, width = _jpeg_shape(encoded)
+    "What an image's header declares; raises `ValueError` for another format, too many pixels, or too many scans."
+    if encoded[:3] == b'\xff\xd8\xff':
+        height, width = _jpeg_shape(encoded)
+        if (scans := encoded.count(b'\xff\xda')) > _SCANS:  # no pixels have these bytes
+            raise ValueError(f'it is a JPEG of {scans} scans, expected at most {_SCANS}')
     elif encoded[:8] == b'\x89PNG\r\n\x1a\n' and encoded[12:16] == b'IHDR' and len(encoded) >= 24:
         width, height = struct.unpack('>II', encoded[16:24])
     else: raise ValueError(f'it begins with {bytes(encoded[:8])!r}, expected a JPEG or PNG')

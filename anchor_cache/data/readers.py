@@ -22,14 +22,28 @@ from .tf import import_tensorflow
 from .tfrecord import SplitFile, masked_crc, open_mmap, open_regular
 from ..logs import log
 
-# %% ../../nbs/data/11_readers.ipynb #d9ceaef9
-def _parquet_records(path: Path) -> Any:
-    "The records of a Parquet file, in memory: TFDS puts them in the first column."
-    import pyarrow.parquet
-    column = pyarrow.parquet.ParquetFile(path).read().column(0)
-    if str(column.type) not in ('binary', 'large_binary'): raise ValueError(f'got {column.type}, expected binary')
-    return column
+# %% ../../nbs/data/11_readers.ipynb #5d1c8023
+_LARGEST = 2 << 30  # bytes of a Parquet file's records; TFDS writes files of about 1 GB at most
 
+def _parquet_records(path: Path, largest: int = _LARGEST) -> Any:
+    "The records of a Parquet file, in memory: TFDS puts them in the first column."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    field, groups = file.schema_arrow.field(0), range(file.num_row_groups)
+    if str(field.type) not in ('binary', 'large_binary'): raise ValueError(f'got {field.type}, expected binary')
+    declared = sum(file.metadata.row_group(n).column(0).total_uncompressed_size for n in groups)
+    too_large = UserError(f'{path}: its records take more than {largest:,} bytes unpacked, and a Parquet file is held '
+                          'in memory whole; convert the dataset with tfds convert_format')
+    if declared > largest: raise too_large
+    records, held = [], 0
+    for batch in file.iter_batches(batch_size=1, columns=[field.name]):  # a dictionary unpacks to more than declared
+        records.append(batch.column(0))
+        held += batch.nbytes
+        if held > largest: raise too_large
+    return pa.chunked_array(records, field.type)
+
+# %% ../../nbs/data/11_readers.ipynb #d9ceaef9
 class RecordFile(SplitFile):
     "One ArrayRecord or Parquet file of a split, as its records laid end to end."
     def __init__(
@@ -138,7 +152,7 @@ def file_opener(
 ) -> Callable[[Path], SplitFile]:
     "How the files of a split are opened; what is slower than mapping them is said in the log."
     if (kind := file_format(folder)) == 'tfrecord': return RemoteFile if is_remote(folder) else open_mmap
-    in_memory = ', each file whole in memory' if kind == 'parquet' else ''
+    in_memory = ', each file whole in memory, not checked where its pages have no checksums' * (kind == 'parquet')
     if is_remote(folder): raise UserError(f'{folder}: its files are {kind}, read from a disk only; copy it to one')
     log.warning('%s: its files are %s, read record by record%s: slower than TFRecord files', folder, kind, in_memory)
     first = dict(zip(paths, [0, *itertools.accumulate(counts)]))

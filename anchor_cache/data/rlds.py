@@ -21,7 +21,7 @@ from .index_cache import cached_index
 from .pixels import make_decoder, make_resizer
 from .readers import as_folder, file_opener, open_all, plain_errors
 from .source import FrameSource, frame_name
-from .splits import parse_split, split_files, split_sizes
+from .splits import parse_split, require_distinct_files, split_files, split_sizes
 from .stored import mask_encoding, step_mask, stored_as, stored_pixels
 from .tfrecord import SplitFile, check_crc
 
@@ -75,6 +75,7 @@ def open_split(
     held = {whole: entry['shardLengths'] for whole, entry in split_sizes(folder).items()}
     parts = parse_split(split, held, name)
     wholes = {whole: _open_whole(folder, whole, options) for whole in dict.fromkeys(p.split for p in parts)}
+    require_distinct_files({whole: opened[0].paths for whole, opened in wholes.items()}, '--split')
     index = join_indices([slice_index(wholes[p.split][0], p.start, p.stop) for p in parts])
     if not len(index):
         raise UserError(f'--split: {split!r} of {name} has no frame: {index.unlabelled} of its episodes have no '
