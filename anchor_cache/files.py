@@ -163,8 +163,8 @@ def _refusal(path: str | Path, error: Exception) -> str:
 _PICKLE, _OBJECTS, _DEPTH, _NAME = 1 << 26, 1 << 22, 100, 200  # at most: bytes; objects; containers in another; bytes
 _CALLS = re.compile(r'torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(Size|device)|'
                     r'torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout|'
-                    r'collections\.(OrderedDict|Counter)')
-_NEVER = re.compile(r'(builtins|__builtin__|_codecs)\.')  # PyTorch allows some: memory, sets, slow codecs
+                    r'collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.set')
+_NEVER = re.compile(r'(builtins|__builtin__)\.(?!set$)|_codecs\.')  # PyTorch allows some: memory, slow codecs
 _CONSTANTS = {**dict.fromkeys(b'N\x88\x89', 0), ord('K'): 1, ord('M'): 2, ord('J'): 4, ord('G'): 8}  # → bytes after it
 _TAKES = {0x85: 1, 0x86: 2, 0x87: 3, ord('R'): 2, 0x81: 2, ord('Q'): 1, ord('a'): 1, ord('b'): 1, ord('s'): 2}
 
