@@ -108,7 +108,7 @@ def open_log(
                     opener=lambda name, _: os.open(name, flags, 0o666))
 
 # %% ../nbs/03_files.ipynb #0a7be006
-_DIRECTORY, _ENTRY = 1 << 24, 1 << 28  # bytes, at most: of a zip's directory; of an entry that is no tensor
+_DIRECTORY, _ENTRY = 1 << 24, 1 << 26  # bytes, at most: of a zip's directory; of an entry that is no tensor
 
 def check_regular(
     path: str | Path,
@@ -149,12 +149,102 @@ def _tensor_sums(path: str | Path) -> frozenset[tuple[int, int]]:
 
 def _refusal(path: str | Path, error: Exception) -> str:
     "Why `torch.load` does not take a file, in words for its owner."
+    if isinstance(error, (KeyError, IndexError)): return f'{path} is damaged: its pickle is not complete'
     if name := re.search(r'global:?\s+(?:GLOBAL\s+)?([\w.]{1,200})', str(error), re.I):
         return f'{path}: refused, its pickle asks to run {name[1]}, expected tensors only'
+    if isinstance(error, _Refused):
+        return f'{path}: refused, its pickle has {error}, expected what torch.save writes'
     advice = re.search('weights_only|torch[.]load|mmap|unpickl', str(error), re.I)
     if advice or isinstance(error, pickle.UnpicklingError):
         return f'{path} is damaged: its pickle holds other things than tensors, or is not complete'
     return f'{path} is damaged: {reason(error)}'
+
+# %% ../nbs/03_files.ipynb #0a7be00d
+_PICKLE, _OBJECTS, _DEPTH, _NAME = 1 << 26, 1 << 22, 100, 200  # at most: bytes; objects; containers in another; bytes
+_CALLS = re.compile(r'torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(Size|device)|'
+                    r'torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout|'
+                    r'collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.set')
+_NEVER = re.compile(r'(builtins|__builtin__)\.(?!set$)|_codecs\.')  # PyTorch allows some: memory, slow codecs
+_CONSTANTS = {**dict.fromkeys(b'N\x88\x89', 0), ord('K'): 1, ord('M'): 2, ord('J'): 4, ord('G'): 8}  # → bytes after it
+_TAKES = {0x85: 1, 0x86: 2, 0x87: 3, ord('R'): 2, 0x81: 2, ord('Q'): 1, ord('a'): 1, ord('b'): 1, ord('s'): 2}
+
+class _Refused(ValueError):
+    "Why a pickle is not given to PyTorch."
+
+def _name_at(data: bytes, at: int) -> tuple[str, int]:
+    "What a GLOBAL asks for, and where it ends."
+    first = data.find(b'\n', at, at + _NAME)
+    last = data.find(b'\n', first + 1, at + _NAME)
+    if first < 0 or last < 0: raise _Refused(f'a name of more than {_NAME} bytes')
+    name = data[at:last].replace(b'\n', b'.').decode()
+    if _NEVER.match(name): raise _Refused(f'global {name}')
+    return name, last + 1
+
+def _long_at(data: bytes, at: int) -> int:
+    "Where an integer ends; one of more than 64 bits is refused, since many of those may have the same hash."
+    end = at + 1 + data[at]
+    if data[at] > 9 or data[at] == 9 and data[end - 1]: raise _Refused('an integer of more than 64 bits')
+    return end
+
+def _add(node: Any, taken: list) -> list:
+    "A container with more in it: its objects, its depth, whether it was referred to."
+    if type(node) is not list: raise _Refused('a change to what is no container')
+    if node[2]: raise _Refused('a container that changes after it was used')
+    for x in taken:
+        if type(x) is list:
+            node[0] += x[0]
+            if x[1] >= node[1]: node[1] = x[1] + 1
+        else: node[0] += 1
+    if node[1] > _DEPTH: raise _Refused(f'containers nested more than {_DEPTH} deep')
+    return node
+
+
+# %% ../nbs/03_files.ipynb #0a7be00e
+def _combine(op: int, stack: list, taken: list) -> None:
+    "What an opcode does with what it takes from the stack: change what is below, or put something new there."
+    if op in b'abesu': _add(stack[-1], taken)
+    elif op == 81: stack.append(0)  # a storage
+    else:
+        if op in b'R\x81' and not _CALLS.fullmatch(name := str(taken[0])): raise _Refused(f'global {name}')
+        stack.append(_add([1, 1, False], taken))
+
+def _walk(data: bytes) -> None:
+    "Go through a pickle of protocol 2 without running it; raises for one that is beyond the limits or not complete."
+    stack: list[Any] = []  # a string or number is 0, a global its name
+    below: list[list] = []  # the stacks below each mark
+    memo: dict[int, Any] = {}
+    left, at = _OBJECTS, 0
+    while (op := data[at]) != 46:
+        at, left = at + 1, left - 1
+        if op == 88: stack.append(0); at += 4 + int.from_bytes(data[at:at + 4], 'little')
+        elif op == 113: memo[data[at]] = stack[-1]; at += 1
+        elif op == 114: memo[int.from_bytes(data[at:at + 4], 'little')] = stack[-1]; at += 4
+        elif op == 104 or op == 106:
+            end = at + (1 if op == 104 else 4)
+            stack.append(node := memo[int.from_bytes(data[at:end], 'little')])
+            if type(node) is list: node[2] = True; left -= node[0]
+            at = end
+        elif op in _CONSTANTS: stack.append(0); at += _CONSTANTS[op]
+        elif op == 40: below.append(stack); stack = []
+        elif op in b'tue': taken = stack; stack = below.pop(); _combine(op, stack, taken)
+        elif op in _TAKES:
+            taken = [stack.pop() for _ in range(_TAKES[op])][::-1]
+            _combine(op, stack, taken)
+        elif op in b')]}': stack.append([1, 1, False])
+        elif op == 99: name, at = _name_at(data, at); stack.append(name)
+        elif op == 0x8a: stack.append(0); at = _long_at(data, at)
+        elif op == 85: stack.append(0); at += 1 + data[at]
+        elif op == 128: at += 1
+        else: raise _Refused(f'the opcode {op:#x}, which torch.save does not write')
+        if left < 0: raise _Refused(f'more than {_OBJECTS:,} objects, each counted as often as it is referred to')
+
+def _check_pickle(path: str | Path) -> None:
+    "Raise for a file whose pickle, as PyTorch reads it, is beyond the limits."
+    import torch
+    data = torch._C.PyTorchFileReader(str(path)).get_record('data.pkl')
+    if len(data) > _PICKLE: raise _Refused(f'{len(data):,} bytes, more than {_PICKLE:,}')
+    _walk(data)
+
 
 # %% ../nbs/03_files.ipynb #0a7be008
 class _ShortError(pickle.UnpicklingError):
@@ -188,6 +278,7 @@ def open_saved(
         raise UserError(f'{path} {got} {kind}, expected a file that torch.save wrote')
     with reading(path): sums = _tensor_sums(path)
     try:
+        _check_pickle(path)
         with _short_errors():
             return torch.load(str(path), map_location='cpu', weights_only=True, mmap=True), sums  # 2.2 maps a str only
     except Exception as e: raise UserError(_refusal(path, e)) from e

@@ -150,6 +150,8 @@ def native_weights(
     return {**towers(), **weights} if missing and towers else weights
 
 # %% ../../nbs/teachers/09_native.ipynb #20cb335a
+_SIDE = 64  # of a patch: the towers have 14 and 16
+
 def _tower_file(path, timm_id):
     "The file of a pretrained tower in a folder; raises `UserError`."
     names = (f'{timm_id}/model.safetensors', f'{timm_id}.safetensors')
@@ -161,6 +163,10 @@ def _from_file(path, tower, model):
     from timm.models.vision_transformer import checkpoint_filter_fn
     file = _tower_file(path, tower.timm_id)
     saved, why = open_safetensors(file), []
+    for name, t in saved.items():  # timm's filter takes the fourth power of a patch's side in memory
+        if t.dim() > 3 and max(t.shape[2:]) > _SIDE:
+            raise UserError(f'--vision_backbone_path: {file} is not {tower.timm_id}: {name!a:.80} has the shape '
+                            f'{tuple(t.shape)}, expected patches of {_SIDE} × {_SIDE} at most')
     try: weights = checkpoint_filter_fn(dict(saved), model)
     except Exception as e: weights, why = saved, [reason(e)]  # of another tower: its names say more
     classifier = f'{model.pretrained_cfg["classifier"]}.'

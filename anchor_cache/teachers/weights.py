@@ -29,18 +29,23 @@ from ..units import count, size
 # %% ../../nbs/teachers/03_weights.ipynb #49de19cf
 _SUMS = '_anchor_cache_sums'  # attribute of a tensor: its file, and size and CRC-32 of every tensor in that
 
-def _attach_sums(saved: Any, sums: tuple[str, frozenset[tuple[int, int]]]) -> None:
-    "Give every tensor in what was saved the checksums of its file; raises `UserError` for a nested tensor."
-    seen: set[int] = set()
-    todo = [saved]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, torch.Tensor):
-            if value.is_nested: raise UserError(f'{sums[0]} holds a nested tensor, expected dense ones')
-            setattr(value, _SUMS, sums)
-        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            todo += value.values() if isinstance(value, dict) else value
+def _checked(value: Any, sums: tuple[str, frozenset[tuple[int, int]]], seen: dict[int, Any]) -> Any:
+    """What was saved, of plain dicts, lists and tuples, and each tensor with the checksums of its file.
+
+    Raises `UserError` for a nested tensor and for one that has attributes, which may hide its methods."""
+    if id(value) in seen: return seen[id(value)]
+    new = value
+    if isinstance(value, torch.Tensor):
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            raise UserError(f'{sums[0]} holds a {type(value).__name__}, expected plain tensors')
+        if value.is_nested: raise UserError(f'{sums[0]} holds a nested tensor, expected dense ones')
+        if names := sorted(map(ascii, vars(value))):
+            raise UserError(f'{sums[0]} holds a tensor with the attribute {names[0]:.80}, expected plain tensors')
+        setattr(value, _SUMS, sums)
+    elif isinstance(value, dict): new = {k: _checked(v, sums, seen) for k, v in dict.items(value)}
+    elif type(value) in (list, tuple): new = type(value)(_checked(v, sums, seen) for v in value)
+    seen[id(value)] = new
+    return new
 
 def open_checkpoint(
     path: str | Path,  # a file that `torch.save` wrote
@@ -53,8 +58,7 @@ def open_checkpoint(
     if start and b'\0' not in start and os.path.isfile(target):
         raise UserError(f'{path} is a symbolic link that was copied as text; name {target} instead')
     saved, sums = open_saved(path, 'checkpoint')
-    _attach_sums(saved, (str(path), sums))
-    return saved
+    return _checked(saved, (str(path), sums), {})
 
 # %% ../../nbs/teachers/03_weights.ipynb #5ca5947f
 def open_safetensors(
@@ -95,7 +99,8 @@ def folder_weights(
     if missing := [f for f in files if not (folder/f).is_file()]:
         raise UserError(f'{folder} is incomplete: {index.name} names {len(files)} files, '
                         f'of which {", ".join(missing)} is not there; copy it again')
-    weights = {name: t for f in files for name, t in open_safetensors(folder/f).items()}
+    weights = {name: t for f in files for name, t in open_safetensors(folder/f).items()
+               if placed.get(name, f) == f}  # a name that the index has is taken from nowhere else
     if absent := sorted(set(placed) - set(weights)):
         name = absent[0]
         raise UserError(f'{folder}: {placed[name]} does not have {name}, '
