@@ -17,10 +17,11 @@ import numpy as np
 from ..config import UserError, reading, reason
 from .datasets import DatasetKeys
 from .mixtures import MixtureFrames
+from .pixels import image_shape
 from .rlds import RldsFrames
 from .sampling import sample_plan
+from .source import frame_name
 from .splits import split_sizes
-from .tf import import_tensorflow
 from ..units import count, size
 
 # %% ../../nbs/data/17_info.ipynb #0d0c3756
@@ -48,8 +49,8 @@ def _image_size(frames: RldsFrames) -> str:
         height, width = frames.pixels(0).shape[:2]
         return f'{height} × {width} pixels, stored as numbers'
     encoded = frames.encoded(0)
-    image = import_tensorflow().io.decode_image(encoded, channels=3, expand_animations=False)
-    height, width = image.shape[:2]
+    with reading(f'the image of {frame_name(frames.where(0))}', 'cannot be decoded'):
+        height, width = image_shape(encoded)
     return f'{height} × {width} pixels, {"JPEG" if encoded[:2] == bytes([255, 216]) else "PNG"}'
 
 def _split_summary(frames: RldsFrames) -> str:
