@@ -247,22 +247,6 @@ def _check_pickle(path: str | Path) -> None:
 
 
 # %% ../nbs/03_files.ipynb #0a7be008
-class _ShortError(pickle.UnpicklingError):
-    "An error of PyTorch's unpickler whose message ends after 2,000 characters."
-    def __init__(self, message: object = ''): super().__init__(str(message)[:2000])
-
-@contextlib.contextmanager
-def _short_errors() -> Iterator[None]:
-    """Inside: PyTorch's unpickler raises short errors. `torch.load` looks through their text with regular expressions
-    that take the square of its length, and a file decides how long the name is that the text repeats."""
-    from importlib import import_module
-    names = vars(import_module('torch._weights_only_unpickler'))
-    known = 'UnpicklingError' in names  # where a PyTorch has no such name there, nothing is changed
-    if known: names['UnpicklingError'] = _ShortError
-    try: yield
-    finally:
-        if known: names['UnpicklingError'] = pickle.UnpicklingError
-
 def open_saved(
     path: str | Path,  # a file that `torch.save` wrote
     kind: str = 'file',  # what it should be, for the message
@@ -279,6 +263,5 @@ def open_saved(
     with reading(path): sums = _tensor_sums(path)
     try:
         _check_pickle(path)
-        with _short_errors():
-            return torch.load(str(path), map_location='cpu', weights_only=True, mmap=True), sums  # 2.2 maps a str only
+        return torch.load(str(path), map_location='cpu', weights_only=True, mmap=True), sums  # 2.2 maps a str only
     except Exception as e: raise UserError(_refusal(path, e)) from e
