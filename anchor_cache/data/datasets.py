@@ -146,7 +146,7 @@ def whole_number(
     raise ValueError(f'got {reprlib.repr(value)}, expected a number')
 
 # %% ../../nbs/data/09_datasets.ipynb #64df14d1
-_DEEPEST = 60  # levels of a features.json that are read; TFDS's have less than ten
+_DEEPEST = 40  # levels of a features.json that are read; TFDS's have less than ten
 
 def _object(entry, key, path):
     "An object inside an entry of features.json; empty where there is none."
