@@ -6,7 +6,7 @@
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'TEACHER_CHOICES', 'MINIMUM', 'MAXIMUM', 'PATHS', 'UserError',
            'reason', 'reading', 'shown', 'one_of', 'canonical_dtype', 'flag', 'check_text', 'expand_home',
            'dataset_name', 'check_root', 'check_attention', 'BuildConfig', 'to_bool', 'to_int', 'Parser',
-           'add_build_flags', 'parse_build', 'read_file', 'read_json', 'demo_data']
+           'add_build_flags', 'parse_build', 'open_regular', 'read_file', 'read_json', 'demo_data']
 
 # %% ../nbs/00_config.ipynb #2540ec14
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 # %% ../nbs/00_config.ipynb #bc1390c8
 class UserError(ValueError):
@@ -339,6 +339,7 @@ def _missing(action: argparse.Action) -> str:
     "What a flag expects, for one that was given without it."
     return _KIND[int] if action.type is to_int else str(action.metavar)
 
+# %% ../nbs/00_config.ipynb #7a10c0e1
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` whose errors are `UserError`s."
     def __init__(
@@ -418,23 +419,28 @@ def parse_build(
     return BuildConfig(**vars(parser.parse_args(argv)))
 
 # %% ../nbs/00_config.ipynb #7a10c0d3
+def open_regular(
+    path: str | os.PathLike,
+) -> BinaryIO:
+    "A regular file, opened for reading; raises `UserError` for one that is missing, or a pipe, device or directory."
+    at_once = getattr(os, 'O_NONBLOCK', 0)  # a pipe is opened without waiting for its writer
+    try: file = open(path, 'rb', opener=lambda name, flags: os.open(name, flags | at_once))
+    except OSError as e: raise UserError(f'cannot read {path}: {reason(e)}') from None
+    except ValueError as e: raise UserError(f'cannot read {str(path)!r}: {reason(e)}') from None  # a NUL in the name
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode): return file
+    file.close()
+    raise UserError(f'cannot read {path}: it is not a regular file')
+
 def read_file(
     path: str | os.PathLike,
     limit: int = 1 << 28,  # bytes, at most
 ) -> bytes:
-    "The bytes of a regular file; raises `UserError` for one that is missing, larger, or a pipe, device or directory."
-    try:
-        at_once = getattr(os, 'O_NONBLOCK', 0)  # a pipe is opened without waiting for its writer
-        with open(path, 'rb', opener=lambda name, flags: os.open(name, flags | at_once)) as f:
-            about = os.fstat(f.fileno())
-            if not stat.S_ISREG(about.st_mode): raise UserError(f'cannot read {path}: it is not a regular file')
-            data = f.read(limit + 1)
-    except UserError: raise
-    except (OSError, ValueError) as e:  # a ValueError for a NUL in the name
-        name = path if isinstance(e, OSError) else repr(str(path))
-        raise UserError(f'cannot read {name}: {reason(e)}') from None
-    if len(data) > limit:
-        raise UserError(f'cannot read {path}: got {about.st_size:,} bytes, expected {limit:,} at most')
+    "The bytes of a regular file; raises `UserError` as `open_regular` does, and for a larger one."
+    with open_regular(path) as file:
+        try: data = file.read(limit + 1)
+        except OSError as e: raise UserError(f'cannot read {path}: {reason(e)}') from None
+        size = os.fstat(file.fileno()).st_size
+    if len(data) > limit: raise UserError(f'cannot read {path}: got {size:,} bytes, expected {limit:,} at most')
     return data
 
 # %% ../nbs/00_config.ipynb #18058e21

@@ -9,7 +9,6 @@ __all__ = ['instruction_table', 'describe_dataset', 'contact_sheet', 'check_shee
 import io
 import stat
 import textwrap
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from .rlds import RldsFrames
 from .sampling import sample_plan
 from .source import frame_name
 from .splits import split_sizes
-from ..units import count, size
+from ..units import count, escape_controls, size
 
 # %% ../../nbs/data/17_info.ipynb #0d0c3756
 def _instructions(frames: RldsFrames):
@@ -100,11 +99,6 @@ def _mixture(
         datasets='\n'.join(['', *given]),
     )
 
-def _visible(text: str) -> str:
-    "A text on one line, with what steers a terminal or turns the direction of writing as escapes."
-    steering = ('Cc', 'Cf', 'Cs', 'Zl', 'Zp')
-    return ''.join(ascii(c)[1:-1] if unicodedata.category(c) in steering else c for c in text)
-
 def describe_dataset(
     frames: RldsFrames | MixtureFrames,
     most: int = 20,  # instructions to list
@@ -112,7 +106,8 @@ def describe_dataset(
     "What a dataset is and what is in a split of it; of a mixture, what each dataset gives."
     table = instruction_table(frames)
     rows = _mixture(frames, table) if len(frames.sources) > 1 else _one_dataset(frames.sources[0], table)
-    listed = [f'  {count(r.frames, "frame"):>14}, {count(r.episodes, "episode"):>14}  {_visible(r.instruction)}'
+    listed = [f'  {count(r.frames, "frame"):>14}, {count(r.episodes, "episode"):>14}  '
+              + escape_controls(r.instruction, keep='')
               for r in table.head(most).itertuples()]
     more = [f'  … and {len(table) - most:,} more'] if len(table) > most else []
     return '\n'.join([*(f'{key:12} {value}' for key, value in rows.items()), '', *listed, *more])
@@ -123,7 +118,7 @@ def _caption(frames: RldsFrames | MixtureFrames, i: int) -> str:
     place, words = frames.where(i), frames.instruction(i)
     lines = [place['dataset']] if len(frames.sources) > 1 else []
     lines.append('episode {episode}, step {step}'.format(**place))
-    return '\n'.join([*lines, *textwrap.wrap(_visible(words), 32, max_lines=2, placeholder=' …')])
+    return '\n'.join([*lines, *textwrap.wrap(escape_controls(words, keep=''), 32, max_lines=2, placeholder=' …')])
 
 def _new_figure(width: float, height: float):
     "A matplotlib `Figure`, sizes in inches, that pyplot does not know, so no backend is chosen; notebooks show it."

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..config import UserError, check_root, reading
+from ..config import UserError, check_root, open_regular, reading
 from .frame_index import FrameIndex
 from .splits import file_format
 from .tf import import_tensorflow
-from .tfrecord import SplitFile, masked_crc, open_mmap, open_regular
+from .tfrecord import SplitFile, masked_crc, open_mmap
 from ..logs import log
 
 # %% ../../nbs/data/11_readers.ipynb #5d1c8023
