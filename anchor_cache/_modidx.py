@@ -735,6 +735,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                       'anchor_cache/teachers/backbones.py'),
                                                  'anchor_cache.teachers.backbones.read_dims': ( 'teachers/backbones.html#read_dims',
                                                                                                 'anchor_cache/teachers/backbones.py'),
+                                                 'anchor_cache.teachers.backbones.text_config': ( 'teachers/backbones.html#text_config',
+                                                                                                  'anchor_cache/teachers/backbones.py'),
                                                  'anchor_cache.teachers.backbones.vocabulary': ( 'teachers/backbones.html#vocabulary',
                                                                                                  'anchor_cache/teachers/backbones.py')},
             'anchor_cache.teachers.base': { 'anchor_cache.teachers.base.OpenTeacher': ( 'teachers/base.html#openteacher',

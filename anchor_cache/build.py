@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .config import BuildConfig, UserError, parse_build
+from .config import RESUMES, BuildConfig, UserError, parse_build
 from .logs import capture_logs, log, status
 from .units import escape_controls
 
@@ -175,7 +175,7 @@ def _end_at_once(number: int, prog: str) -> NoReturn:
     "End the process where it stands: a line in build.log, a line on stderr, nothing that could wait."
     logging.raiseExceptions = False  # the signal may have come while a line was being written
     name = signal.Signals(number).name
-    log.info('ended at once by a second signal, %s; the same command resumes, building only the missing shards', name)
+    log.info('ended at once by a second signal, %s; %s', name, RESUMES)
     with contextlib.suppress(OSError): os.write(2, f'\n{prog}: ended at once by a second {name}\n'.encode())
     os._exit(128 + number)
 
@@ -249,8 +249,7 @@ def main(
     prog: str = 'build_anchor_hidden_cache',  # name of the command
 ) -> int:  # exit status
     "The console script: parse, build, print the summary."
-    return run_command(lambda: show(build_cache(parse_build(argv, prog))), prog,
-                       'the same command resumes, building only the missing shards', lines=True)
+    return run_command(lambda: show(build_cache(parse_build(argv, prog))), prog, RESUMES, lines=True)
 
 # %% ../nbs/24_build.ipynb #3d044eac
 #| eval: false

@@ -80,7 +80,9 @@ def data_command(
         if sheet is not None: sheet = check_sheet_path(expand_home(sheet, '--sheet'))
         try: frames = open_frames(root, name, **options)
         except UserError as e:  # which names the flags of a build
-            raise UserError(re.sub('--data_root_dir(?=:)', 'ROOT', re.sub('--dataset(?=:)', 'NAME', str(e)))) from None
+            said = str(e)
+            for flag, name in parser.bare.items(): said = said.replace(f'{flag}:', f'{name}:')
+            raise UserError(said) from None
         path = sheet or check_sheet_path(re.sub(r'[^\w.-]+', '_', frames.name) + '.png')
         build.show(describe_dataset(frames))
         status('drawing the contact sheet')

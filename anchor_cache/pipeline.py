@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from . import units
-from .config import read_json
+from .config import RESUMES, read_json
 from .data.augment import make_augmenter
 from .data.mixtures import MixtureFrames
 from .data.sampling import cut_ranges, frame_seed
@@ -300,7 +300,7 @@ def _build_log(
         for record in notes: handler.handle(record)
         try: yield
         except KeyboardInterrupt as e:  # of a command, with the signal's name
-            log.info('stopped by %s; the same command resumes, building only the missing shards', e or 'Ctrl-C')
+            log.info('stopped by %s; %s', e or 'Ctrl-C', RESUMES)
             raise
         except BaseException as e:
             log.info('stopped by %s: %s', type(e).__name__, e)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DINO', 'VISION_BACKBONES', 'TOWER_KINDS', 'LANGUAGE_BACKBONES', 'CAUSAL', 'FIXED_ROPE', 'BASE_MODELS',
            'RESIZE_STRATEGIES', 'Tower', 'VisionBackbone', 'LanguageBackbone', 'prefix_is_exact', 'base_model',
-           'PrismaticSpec', 'make_spec', 'read_dims', 'only_dims', 'vocabulary']
+           'PrismaticSpec', 'make_spec', 'read_dims', 'only_dims', 'text_config', 'vocabulary']
 
 # %% ../../nbs/teachers/05_backbones.ipynb #a80183d7
 import reprlib
@@ -275,6 +275,16 @@ def only_dims(
         raise UserError('got a language model with is_causal false, expected a causal one; '
                         'attention in both directions comes with a later version')
     return {k: v for k, v in config.items() if k in _DIMS}
+
+# %% ../../nbs/teachers/05_backbones.ipynb #7a10c101
+def text_config(
+    config: dict[str, Any],  # config.json
+    where: str | Path,  # the file, for the message
+) -> dict[str, Any]:  # empty where there is none
+    "What a model's configuration says of its language model; raises `UserError` where that is no object."
+    text = config.get('text_config') or {}
+    if isinstance(text, dict): return text
+    raise UserError(f'{where}: text_config: got a {type(text).__name__}, expected a JSON object')
 
 # %% ../../nbs/teachers/05_backbones.ipynb #3821d193
 def vocabulary(

@@ -21,6 +21,7 @@ from anchor_cache.teachers.backbones import (
     VisionBackbone,
     only_dims,
     read_dims,
+    text_config,
     vocabulary,
 )
 from .source import Source
@@ -149,9 +150,7 @@ def hf_spec(
     where, (vision_dims, llm_dims) = folder/'config.json', dims
     named: Any = config.get('llm_backbone_id')
     language = one_of(named, tuple(LANGUAGE_BACKBONES), f'{where}: llm_backbone_id')
-    text, expected = config.get('text_config') or {}, LANGUAGE_BACKBONES[language].config['model_type']
-    if not isinstance(text, dict):
-        raise UserError(f'{where}: text_config: got a {type(text).__name__}, expected a JSON object')
+    text, expected = text_config(config, where), LANGUAGE_BACKBONES[language].config['model_type']
     for got in (text, llm_dims):
         if (kind := got.get('model_type', expected)) != expected:
             raise UserError(f'{where}: got a language model {kind!r}, expected {expected!r}, which {language} is')
@@ -189,7 +188,7 @@ def hf_source(
     weights = {native_name(n, kinds): t for n, t in saved.items()}
     dims = read_dims(*([dims_folder] if dims_folder else []), folder)
     spec = hf_spec(config, folder, vision, vocabulary(weights, str(folder)), dims)
-    said = {'config.json': config.get('text_config') or {}, 'dims.json': dims[1]}
+    said = {'config.json': text_config(config, folder/'config.json'), 'dims.json': dims[1]}
     origin = {k: file for file, entries in said.items() for k in only_dims(entries)}
     return Source(str(name), 'huggingface', spec, weights, [folder], origin=origin,
                   vla=config['model_type'] == 'openvla', oft=extras)

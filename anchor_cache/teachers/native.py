@@ -25,6 +25,7 @@ from anchor_cache.teachers.backbones import (
     make_spec,
     only_dims,
     read_dims,
+    text_config,
     vocabulary,
 )
 from .prismatic import vision_tower
@@ -110,10 +111,7 @@ def native_llm_dims(
     if (kind := llm_dims.get('model_type', model_type)) != model_type:
         raise UserError(f'{run/"dims.json"}: got model_type {kind!r}, expected {model_type!r}, which {language} is')
     beside_tokenizer = read_json(tokenizer_dir/'config.json', optional=True) if tokenizer_dir else {}
-    own = read_json(run/'config.json').get('text_config') or {}
-    if not isinstance(own, dict):
-        raise UserError(f'{run/"config.json"}: got text_config {reprlib.repr(own)}, expected an object with entries')
-    sources = [beside_tokenizer, own]
+    sources = [beside_tokenizer, text_config(read_json(run/'config.json'), run/'config.json')]
     kept = [s for s in sources if s.get('model_type') == model_type] + [llm_dims]
     return {k: v for source in kept for k, v in only_dims(source).items()}
 
@@ -210,8 +208,6 @@ def native_source(
     "A native checkpoint, opened; raises `UserError` for whatever of the above is wrong with it."
     run = find_run(checkpoint)
     parts, config = native_parts(run), read_json(run/'config.json')
-    if not isinstance(text := config.get('text_config') or {}, dict):
-        raise UserError(f'{run/"config.json"}: text_config: got a {type(text).__name__}, expected a JSON object')
     vision_dims, given = read_dims(*([dims_folder] if dims_folder else []), run)
     def towers():
         return pretrained_towers(VISION_BACKBONES[parts[0]], str(vision_backbone_path), vision_dims)
