@@ -23,8 +23,8 @@ from .files import atomic_write, exclusive_write, lock_file, remove_stale
 # %% ../nbs/07_stores.ipynb #ea905fd3
 class Hold:
     "A file that is held until `close`, or until this process ends; nothing is held where a store has no locks."
-    def __init__(self, path: Path | None = None, file: BinaryIO | None = None):
-        self.path, self.file = path, file
+    def __init__(self, path: Path | None = None, file: BinaryIO | None = None, locked: bool = False):
+        self.path, self.file, self.locked = path, file, locked
 
     def same(self) -> bool:
         "Whether the name still is the file that is held."
@@ -139,7 +139,7 @@ class LocalStore(Store):
         path = self.folder/name
         writable = os.access(path, os.W_OK)  # network file systems lock only what may be written to
         file = open(path, 'r+b' if writable else 'rb')
-        if lock_file(file, shared) is not False: return Hold(path, file)
+        if (locked := lock_file(file, shared)) is not False: return Hold(path, file, bool(locked))
         file.close()
         return None
 
