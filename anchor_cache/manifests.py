@@ -105,7 +105,7 @@ _NAMES = {  # field → what a user calls it
     'dataset.datasets': 'other frames (the records of a dataset differ)', 'prompt_templates': 'other prompts',
     'plan_sha256': 'other frames, or in another order (--plan)',
     'hardware.device': 'hardware with other last bits (--mixed_hardware accepts it)',
-    'hardware.probe': 'other last bits on the same hardware (its libraries or their settings; --mixed_hardware accepts it)',
+    'hardware.probe': 'other last bits on the same hardware (libraries or their settings; --mixed_hardware accepts it)',
 }
 
 def _short(value):

@@ -94,7 +94,7 @@ def shard_sizes(
     teacher: Teacher,
     shards: Sequence[int],  # records of each
 ) -> list[int]:  # bytes of each
-    "How large shards are, from the shapes of the first sample; prompts of other lengths move it by a few parts in 10,000."
+    "How large shards are, from the shapes of the first sample; other prompts move it by a few parts in 10,000."
     size, width = teacher.image_size, TORCH_DTYPES[plan.config.dtype].itemsize
     images = teacher.pixel_values(torch.zeros(1, size, size, 3, dtype=torch.uint8))
     towers = images.values() if isinstance(images, dict) else [images]
