@@ -295,8 +295,8 @@ def store_shard(
     samples: Sequence[dict[str, Any]],  # as `write_shard` takes them
     check: Callable[[], object] = lambda: None,  # called before the shard appears; what it raises keeps it from that
     **more: Any,  # further entries of the sidecar
-) -> None:
-    "Write a shard and its sidecar; nothing happens where somebody else has made it. Raises `UserError` as `check_own`."
+) -> bool:  # false where somebody else has made it, and nothing happens
+    "Write a shard and its sidecar; raises `UserError` as `check_own`."
     def gate() -> None:
         check()
         check_own(cache)
@@ -304,9 +304,10 @@ def store_shard(
     hardware = cache.requested.get('hardware')
     if hardware != cache.manifest.get('hardware'): more['hardware'] = hardware
     try: write_shard(cache.store, number, shard, samples, cache.identity, cache.frames[number], gate, **more)
-    except _Made: pass
+    except _Made: return False
     except FileNotFoundError:
         raise UserError(f'{cache.store.url} is gone, so this build stops; start it again, and it begins anew') from None
+    return True
 
 # %% ../nbs/12_caches.ipynb #549aa2f1
 def damaged_shards(

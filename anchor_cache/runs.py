@@ -190,7 +190,8 @@ class _Shards:
 
     def missing(self) -> list[int]:
         "Shards that are to be made, by whomever."
-        whole = range(len(self.cache.counts)) if self.cache.hold is None else missing_shards(self.cache)
+        other = self.cache.hold is None and self.cache.look()[0] != SAME  # which is still to be replaced
+        whole = range(len(self.cache.counts)) if other else missing_shards(self.cache)
         return [k for k in whole if k in self.wanted]
 
     def numbers(self, first: int) -> Iterator[int]:
@@ -211,8 +212,8 @@ class _Shards:
     def store(self, number: int, found: Collected) -> None:
         "Store a shard and give its claim back."
         more = dict(skipped=found.skipped) if found.skipped else {}
-        store_shard(self.cache, number, found.shard, found.samples, self.stamps.check, **more)
-        self.made += len(found.samples)
+        if store_shard(self.cache, number, found.shard, found.samples, self.stamps.check, **more):
+            self.made += len(found.samples)
         self.claims.release(number)
 
 # %% ../nbs/24_runs.ipynb #24000015
