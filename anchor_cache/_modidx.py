@@ -747,6 +747,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'anchor_cache.remote._Writable.write': ('remote.html#_writable.write', 'anchor_cache/remote.py'),
                                      'anchor_cache.remote._Writable.writing': ('remote.html#_writable.writing', 'anchor_cache/remote.py'),
                                      'anchor_cache.remote._ask': ('remote.html#_ask', 'anchor_cache/remote.py'),
+                                     'anchor_cache.remote._create': ('remote.html#_create', 'anchor_cache/remote.py'),
                                      'anchor_cache.remote._drop_uploads': ('remote.html#_drop_uploads', 'anchor_cache/remote.py'),
                                      'anchor_cache.remote._in_parts': ('remote.html#_in_parts', 'anchor_cache/remote.py'),
                                      'anchor_cache.remote._protocol': ('remote.html#_protocol', 'anchor_cache/remote.py'),
