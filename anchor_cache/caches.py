@@ -139,7 +139,9 @@ class Cache(_Planned):
         try: found = self._on_disk()
         except UserError as e: return OTHER, str(e)
         if found is None:
-            if not any(map(_belongs, self.store.listing())): return NEW, ''
+            listing = self.store.listing()
+            if MANIFEST in listing: return self.look()  # it has just been made
+            if not any(map(_belongs, listing)): return NEW, ''
             return OTHER, f'{self.store.url} has shards but no {MANIFEST}, so nobody can tell what they are'
         told = self.differences(found[1])
         shorter = bool(told) and extends(self.requested, found[1], lambda n: frames_sha256(self.order[:n]))
