@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'COMPLETE', 'NEW', 'SAME', 'SHORTER', 'OTHER', 'owned_files', 'completion', 'Cache', 'missing_shards',
-           'open_cache', 'check_own', 'store_shard', 'check_kept', 'forget', 'is_complete', 'complete']
+           'open_cache', 'check_own', 'store_shard', 'damaged_shards', 'forget', 'is_complete', 'complete']
 
 # %% ../nbs/12_caches.ipynb #265e9830
 import contextlib
@@ -106,6 +106,19 @@ class Cache:
         self.known: dict[int, tuple[int, int]] = {}  # shards that are done → sizes of the shard and of its sidecar
         self.hold: Hold | None = None
 
+    def close(self) -> None:
+        "Let go of the manifest."
+        if self.hold: self.hold.close()
+        self.hold = None
+
+    def _adopt(self, on_disk: dict[str, Any]) -> None:
+        "Keep the spelling of a manifest that is this build's own, or becomes it: its shards stay what they are."
+        asked = self.requested
+        grown = {key: asked[key] for key in ('shards', 'plan_sha256') if key in asked}
+        choices = on_disk.get('choices', {}) | dict(num_samples=asked['choices']['num_samples'])
+        self.manifest = {k: v for k, v in on_disk.items() if k != SELF} | grown | dict(choices=choices)
+        self.data, self.identity = signed_bytes(self.manifest), cache_identity(self.manifest)
+
     def _on_disk(self) -> tuple[bytes, dict[str, Any]] | None:
         "The manifest in the store; None if there is none. Raises `UserError` for one that cannot be read."
         try: data = self.store.read(MANIFEST)
@@ -125,8 +138,10 @@ class Cache:
             if not any(map(_belongs, self.store.listing())): return NEW, ''
             return OTHER, f'{self.store.url} has shards but no {MANIFEST}, so nobody can tell what they are'
         told = self.differences(found[1])
-        if not told: return SAME, ''
-        if extends(self.requested, found[1], lambda n: frames_sha256(self.order[:n])): return SHORTER, ''
+        shorter = bool(told) and extends(self.requested, found[1], lambda n: frames_sha256(self.order[:n]))
+        if not told or shorter:
+            self._adopt(found[1])
+            return (SHORTER if shorter else SAME), ''
         if len(told) > 8: told = [*told[:8], f'{len(told) - 8} more differences']
         return OTHER, f'{self.store.url} holds another cache: {"; ".join(told)}'
 
@@ -212,9 +227,8 @@ def _settle(cache: Cache, replace: bool) -> bool:
     elif state == SAME:
         hold = cache.store.hold(MANIFEST)
         found = cache._on_disk()
-        if hold and hold.same() and found and not cache.differences(found[1]):
-            cache.hold, cache.data, cache.identity = hold, found[0], cache_identity(found[1])
-            cache.manifest = {k: v for k, v in found[1].items() if k != SELF}
+        if hold and hold.same() and found and found[0] == cache.data:
+            cache.hold = hold
             return True
         if hold: hold.close()
     elif state == SHORTER or replace:
@@ -291,23 +305,19 @@ def store_shard(
         raise UserError(f'{cache.store.url} is gone, so this build stops; start it again, and it begins anew') from None
 
 # %% ../nbs/12_caches.ipynb #549aa2f1
-def check_kept(
+def damaged_shards(
     cache: Cache,
-    how: str = 'sha256',  # or 'size', which `missing_shards` looks at anyway
     told: Callable[[int], object] = lambda n: None,  # called with the bytes of each shard that was read
-) -> list[int]:  # numbers of the shards that are not what their sidecars say
-    "Check the shards that are done; the sidecar of a damaged one is removed, so that the shard is missing."
+) -> list[int]:  # numbers
+    "Of the shards that are done, those that are not what their sidecars say; reads each once and changes nothing."
     missing_shards(cache)
-    damaged = []
-    for number in sorted(cache.known) if how == 'sha256' else []:
+    damaged, size = [], 0
+    for number in sorted(cache.known):
         try:
             found, size = cache.store.sha256(shard_name(number))
-            if found == read_sidecar(cache.store, number)['sha256']: continue
-        except (FileNotFoundError, UserError): size = 0
-        finally: told(size)
-        damaged.append(number)
-        log.warning('%s is not what its sidecar says: it is made again', shard_name(number))
-    for number in damaged: forget(cache, number)
+            if found != read_sidecar(cache.store, number)['sha256']: damaged.append(number)
+        except (FileNotFoundError, UserError): damaged.append(number)
+        told(size)
     return damaged
 
 def forget(
@@ -315,6 +325,7 @@ def forget(
     number: int,
 ) -> None:
     "Make a shard missing: without its sidecar, and the cache without `complete.json`."
+    log.warning('%s/%s is not what its sidecar says: it is made again', cache.store.url, shard_name(number))
     for name in (COMPLETE, shard_name(number, '.json')): cache.store.remove(name)
     cache.known.pop(number, None)
 

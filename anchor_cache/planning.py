@@ -8,23 +8,28 @@ __all__ = ['PACKAGES', 'IDENTITY', 'resolve_device', 'resolve_teacher_dtype', 'm
 # %% ../nbs/22_planning.ipynb #bd4554da
 import importlib.metadata
 import logging
+import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .config import TEACHER_CHOICES, BuildConfig, UserError
+from .arithmetic import hardware
+from .caches import MANIFEST, Cache
+from .claims import Place, find_place
+from .config import TEACHER_CHOICES, BuildConfig, UserError, format_numbers, parse_numbers
 from .data.augment import augmentation_identity
 from .data.mixtures import open_frames
 from .data.plans import plan_sha256, read_plan
 from .data.sampling import cut_ranges, task_plan
 from .data.source import FrameSource
 from .logs import KeptRecords, capture_logs, status
+from .remote import open_store
 from .schema import SCHEMA_VERSION
-from .shards import check_same_cache, check_writable
+from .stamps import Stamps
 from .teacher import look_at_teacher, open_teacher
 from .teachers.base import OpenTeacher
 from .teachers.prompts import fill, read_templates
@@ -34,7 +39,11 @@ def resolve_device(
     name: str | None = None,  # 'cpu', 'cuda', 'cuda:N'; the best there is if left out
 ) -> torch.device:
     "The device to compute on; raises `UserError` for one that is not there."
-    if name is None: return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if name is None:
+        if not torch.cuda.is_available(): return torch.device('cpu')
+        local = os.environ.get('LOCAL_RANK') or os.environ.get('SLURM_LOCALID') or ''  # of torchrun, of srun
+        if not local.isdecimal() or torch.cuda.device_count() == 1: return torch.device('cuda')
+        return torch.device('cuda', int(local) % torch.cuda.device_count())
     try: device = torch.device(name)
     except RuntimeError: device = None
     if device is None or device.type not in ('cpu', 'cuda'):
@@ -80,7 +89,7 @@ def make_manifest(
     device: torch.device,
     teacher_dtype: str,  # canonical name
 ) -> dict[str, Any]:  # what JSON can hold
-    "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions; and the planned shards."
+    "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions, hardware; and the planned shards."
     choices = {name: getattr(config, name) for name in IDENTITY} | dict(device=device.type, teacher_dtype=teacher_dtype)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions |= dict(python=platform.python_version(), machine=platform.machine())
@@ -88,6 +97,7 @@ def make_manifest(
     return dict(
         format='anchor_cache', schema_version=SCHEMA_VERSION, choices=choices, prompt_templates=templates,
         teacher=teacher.identity(), dataset=frames.identity(), plan_sha256=plan_sha256(plan), versions=versions,
+        hardware=hardware(device, teacher_dtype),
         shards=[len(r) for r in cut_ranges(0, config.num_samples, config.shard_size)], **augmentation)
 
 # %% ../nbs/22_planning.ipynb #8b8545c4
@@ -103,19 +113,34 @@ class BuildPlan:
     teacher_dtype: str
     manifest: dict[str, Any]
     notes: list[logging.LogRecord]  # what was logged while planning
+    place: Place = Place()  # of this process among those that build the cache
+    stamps: Stamps = field(default_factory=lambda: Stamps([]))  # of the files that the plan was made from
 
     def shards(self) -> list[range]:
         "The samples of each shard."
         return cut_ranges(0, self.config.num_samples, self.config.shard_size)
+
+    def cache(self) -> Cache:
+        "The cache that the build makes, in its store."
+        c = self.config
+        return Cache(open_store(c.output_dir), self.manifest, self.order.tolist(), c.overwrite, c.mixed_hardware)
+
+    def wanted(self) -> list[int]:
+        "Numbers of the shards that this process may make; raises `UserError` for one that the cache does not have."
+        planned, asked = range(len(self.manifest['shards'])), self.config.shards
+        if asked is None: return list(planned)
+        if beyond := [k for k in parse_numbers(asked) if k not in planned]:
+            raise UserError(f'--shards: got {format_numbers(beyond)[:80]}, the cache has shards 0 to {planned[-1]}')
+        return parse_numbers(asked)
 
     def template(self, i: int) -> str:
         "The prompt template of sample i."
         return self.templates[i % len(self.templates)]
 
     def sample(self, i: int) -> dict[str, Any]:
-        "What a shard's sidecar says of sample i: dataset, episode, step, instruction and prompt_template."
-        frame = self.order[i]
-        return dict(**self.frames.where(frame), instruction=self.frames.instruction(frame),
+        "What a shard's sidecar says of sample i: dataset, episode, step, frame, instruction and prompt_template."
+        frame = int(self.order[i])
+        return dict(**self.frames.where(frame), frame=frame, instruction=self.frames.instruction(frame),
                     prompt_template=self.template(i))
 
 # %% ../nbs/22_planning.ipynb #e5d62d20
@@ -126,6 +151,11 @@ def plan_build(
     "Look at everything that a build will use and decide what it does; writes nothing, raises `UserError`."
     notes = KeptRecords()
     with capture_logs(notes): return _plan(config, frames, notes.records)
+
+def _check_new_output(output_dir):
+    "Raise `UserError` for a folder that cannot be made or written to; one with a cache may be complete and read-only."
+    store = open_store(output_dir)
+    if MANIFEST not in store.listing(): store.check_writable()
 
 def _check_prompts(frames, plan, teacher, templates):
     "Raise `UserError` for a prompt of the plan that the teacher has no room for."
@@ -140,8 +170,9 @@ def _plan(config, frames, notes):
     "The plan of a build; what is logged meanwhile goes to `notes`."
     device = resolve_device(config.device)
     teacher_dtype = resolve_teacher_dtype(config.teacher_dtype, device)
+    place = find_place(config.worker_index, config.num_workers)
     templates = read_templates(config.prompts_file) if config.prompts_file else None
-    check_writable(config.output_dir)
+    _check_new_output(config.output_dir)
     named = {name: getattr(config, name) for name in TEACHER_CHOICES}
     look_at_teacher(**named)
     if frames is None:
@@ -153,7 +184,10 @@ def _plan(config, frames, notes):
     teacher = open_teacher(config.hidden_layer, **named)
     templates = templates or [teacher.prompt]
     _check_prompts(frames, plan, teacher, templates)
+    stamps = Stamps([*frames.files(), *teacher.files()])
     status("hashing the teacher's weights and tokenizer")
     manifest = make_manifest(config, frames, plan, teacher, templates, device, teacher_dtype)
-    if not config.overwrite: check_same_cache(config.output_dir, manifest)
-    return BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest, notes)
+    decided = BuildPlan(config, frames, teacher, templates, plan, device, teacher_dtype, manifest, notes, place, stamps)
+    decided.cache().check()
+    decided.wanted()
+    return decided

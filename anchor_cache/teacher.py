@@ -13,6 +13,7 @@ from typing import Any
 
 from .config import TEACHER_FLAGS, UserError, check_attention, reading
 from .logs import log
+from .stamps import Stamps
 from .teachers.backbones import PrismaticSpec
 from .teachers.base import OpenTeacher
 from .teachers.hub import fetch, is_hub_id, local_folder, resolve_token
@@ -114,6 +115,7 @@ def open_teacher(
     source = open_source(**named)
     resolve_attention(source.name, source.oft, attention)
     folder = find_tokenizer(source, named.get('hf_token'))
-    opened = FAMILIES[type(source.spec)](source, load_tokenizer(folder), folder)
+    with Stamps([*source.files, *tokenizer_files(folder)]).unchanged():  # from before to after the teacher's own stamps
+        opened = FAMILIES[type(source.spec)](source, load_tokenizer(folder), folder)
     resolve_layer(hidden_layer, opened.num_layers)
     return opened

@@ -190,6 +190,8 @@ class _JoinedFrames(FrameSource):
     def addresses(self) -> Iterable[tuple[str, int, int]]:
         return itertools.chain.from_iterable(source.addresses() for source in self.sources)
 
+    def files(self) -> list[Path]: return [path for source in self.sources for path in source.files()]
+
 # %% ../../nbs/data/15_mixtures.ipynb #14c08ca6
 def _written_out(mixture: dict[str, float]) -> str:
     "A mixture as NAME=WEIGHT,NAME=WEIGHT, in one way whatever way it was typed."

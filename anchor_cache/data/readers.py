@@ -21,6 +21,7 @@ from .splits import file_format
 from .tf import import_tensorflow
 from .tfrecord import SplitFile, masked_crc, open_mmap
 from ..logs import log
+from ..stamps import Stamps
 
 # %% ../../nbs/data/11_readers.ipynb #5d1c8023
 _LARGEST = 2 << 30  # bytes of a Parquet file's records; TFDS writes files of about 1 GB at most
@@ -56,14 +57,16 @@ class RecordFile(SplitFile):
     ):
         self.path, self.kind, self.split, self.first, self.count = path, kind, split, first, count
         self.starts: list[int] = []  # of its records, once `locate` was called
+        self.stamps = Stamps([path])
 
     @functools.cached_property
     def _in_memory(self) -> Any: return _parquet_records(self.path)
 
     def record(self, n: int) -> bytes:
-        "Record n of the file; raises `UserError` where it cannot be read."
+        "Record n of the file; raises `UserError` where it cannot be read, or has changed since it was opened."
         open_regular(self.path).close()  # neither library looks whether it is one
-        with reading(self.path, f'is damaged: record {self.first + n} of split {self.split} cannot be read'):
+        damaged = f'is damaged: record {self.first + n} of split {self.split} cannot be read'
+        with self.stamps.unchanged(), reading(self.path, damaged):
             if self.kind == 'parquet': return self._in_memory[n].as_py()
             return bytes(_array_records(self)[n])
 

@@ -19,7 +19,7 @@ from .datasets import DatasetKeys, choose_keys, find_dataset, leaves, read_featu
 from .frame_index import FrameIndex, join_indices, slice_index
 from .index_cache import cached_index
 from .pixels import make_decoder, make_resizer
-from .readers import as_folder, file_opener, open_all, plain_errors
+from .readers import as_folder, file_opener, is_remote, open_all, plain_errors
 from .source import FrameSource, frame_name
 from .splits import parse_split, require_distinct_files, split_files, split_sizes
 from .stored import mask_encoding, step_mask, stored_as, stored_pixels
@@ -134,6 +134,10 @@ class _IndexedFrames(FrameSource):
     def addresses(self) -> Iterable[tuple[str, int, int]]:
         "Dataset, episode and step of each frame."
         return zip([self.name] * len(self), self.index.episode.tolist(), self.index.step.tolist())
+
+    def files(self) -> list[Path]:
+        "The files of the splits that are read, each once; none of those on a bucket."
+        return [path for path in dict.fromkeys(self.index.paths) if not is_remote(path)]
 
     def identity(self) -> dict[str, Any]:
         "What the manifest says: the version and split, and a hash over the lengths and CRCs of the dataset's records."

@@ -8,6 +8,7 @@ __all__ = ['FrameSource', 'frame_name']
 # %% ../../nbs/data/01_source.ipynb #869ffea3
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +54,10 @@ class FrameSource(Protocol):
     def addresses(self) -> Iterable[tuple[str, int, int]]:
         "Dataset, episode and step of each frame. Needed by `--plan`."
         for place in map(self.where, range(len(self))): yield place['dataset'], place['episode'], place['step']
+
+    def files(self) -> list[Path]:
+        "The files on a disk that frames are read from: a build stops where one of them changes. Empty where none is."
+        return []
 
 # %% ../../nbs/data/01_source.ipynb #d07d2e0d
 def frame_name(

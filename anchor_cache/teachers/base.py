@@ -6,6 +6,7 @@
 __all__ = ['Teacher', 'OpenTeacher', 'TeacherSpec']
 
 # %% ../../nbs/teachers/00_base.ipynb #c1e02f90
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -54,12 +55,16 @@ class OpenTeacher(Protocol):
         "What the manifest says of the teacher: architecture, and fingerprints of weights and tokenizer."
         ...
 
+    def files(self) -> list[Path]:
+        "Files that its identity and its weights are read from: a build stops where one changes. Empty where none is."
+        return []
+
     def encode(self, prompt: str) -> torch.Tensor:
         "Token ids of a prompt, as the loaded teacher gives them; raises `UserError` for one that it has no room for."
         ...
 
     def load(self, hidden_layer: int, dtype: str = 'float32', device: Any = 'cpu') -> Teacher:
-        "The frozen teacher for one hidden layer; raises `UserError` for weights that are not finite."
+        "The frozen teacher for one hidden layer, its weights in memory; raises `UserError` for ones that are not finite."
         ...
 
 # %% ../../nbs/teachers/00_base.ipynb #fc39a9a6

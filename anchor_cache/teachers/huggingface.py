@@ -25,7 +25,7 @@ from anchor_cache.teachers.backbones import (
     vocabulary,
 )
 from .source import Source
-from .weights import folder_weights
+from .weights import folder_files, folder_weights
 
 # %% ../../nbs/teachers/10_huggingface.ipynb #ce87336e
 _MODEL_TYPES = ('openvla', 'prismatic')
@@ -190,5 +190,8 @@ def hf_source(
     spec = hf_spec(config, folder, vision, vocabulary(weights, str(folder)), dims)
     said = {'config.json': text_config(config, folder/'config.json'), 'dims.json': dims[1]}
     origin = {k: file for file, entries in said.items() for k in only_dims(entries)}
+    beside = [folder/'config.json', folder/'preprocessor_config.json', (dims_folder or folder)/'dims.json',
+              folder/'dims.json']
+    files = [*folder_files(folder), *(path for path in dict.fromkeys(beside) if path.is_file())]
     return Source(str(name), 'huggingface', spec, weights, [folder], origin=origin,
-                  vla=config['model_type'] == 'openvla', oft=extras)
+                  vla=config['model_type'] == 'openvla', oft=extras, files=files)

@@ -17,11 +17,12 @@ from ..config import UserError
 from ..layout import TokenLayout
 from ..pooling import mean_pool, needs_prefix_only
 from ..schema import TORCH_DTYPES
+from ..stamps import Stamps
 from .backbones import PrismaticSpec
 from .base import OpenTeacher, Teacher
 from .images import image_transform
 from .prismatic import PrismaticVLM, check_sizes, cut, meta_model, resolve_layer
-from .prompts import check_first_token, tokenize, tokenizer_fingerprint
+from .prompts import check_first_token, tokenize, tokenizer_files, tokenizer_fingerprint
 from .source import Source
 from .weights import compare_weights, load_weight, weights_fingerprint
 
@@ -102,31 +103,43 @@ class OpenPrismatic(OpenTeacher):
     layout: TokenLayout
     whole: PrismaticVLM | None = field(default=None, repr=False)  # on the meta device
 
-    def __post_init__(self): self.name, self.prompt = self.source.name, self.spec.prompt
+    def __post_init__(self):
+        self.name, self.prompt, self._stamps = self.source.name, self.spec.prompt, Stamps(self.files())
 
     @property
     def spec(self) -> PrismaticSpec: return cast(PrismaticSpec, self.source.spec)
+
+    def files(self) -> list[Path]:
+        "Files that its weights, its architecture and its tokenizer are read from, each once."
+        tokenizer = tokenizer_files(self.tokenizer_dir) if self.tokenizer_dir else []
+        return list(dict.fromkeys([*self.source.files, *tokenizer]))
 
     def encode(self, prompt: str) -> torch.Tensor:
         "Token ids of a prompt: (seq,), int64; raises `UserError` for one that is too long."
         return _encode(prompt, self.tokenizer, self.source.vla, self.whole or meta_model(self.spec))
 
     def identity(self) -> dict[str, Any]:
-        "For the manifest: architecture, how it is read, and fingerprints of weights (an adapter's too) and tokenizer."
+        """For the manifest: architecture, how it is read, and fingerprints of weights (an adapter's too) and tokenizer.
+
+        Raises `UserError` where a file has changed since it was opened."""
         hashed = {**self.source.weights, **_adapter_tensors(self.source.changes)}
+        with self._stamps.unchanged(): sums = weights_fingerprint(hashed), tokenizer_fingerprint(self.tokenizer_dir)
         return dict(kind=self.source.kind, name=self.name, vla=self.source.vla, attention='causal',
                     architecture=asdict(self.spec), num_layers=self.num_layers, hidden_dim=self.hidden_dim,
                     num_patches=self.layout.num_patches,
-                    weights_sha256=weights_fingerprint(hashed),
-                    tokenizer_sha256=tokenizer_fingerprint(self.tokenizer_dir))
+                    weights_sha256=sums[0], tokenizer_sha256=sums[1])
 
     def load(self, hidden_layer: int, dtype: str = 'float32', device: Any = 'cpu') -> PrismaticTeacher:
-        "The frozen teacher for one hidden layer, reading only what it needs; raises `UserError` for non-finite values."
+        """The frozen teacher for one hidden layer, reading only what it needs, into memory of its own.
+
+        Raises `UserError` for values that are not finite, and where a file has changed since it was opened."""
+        self._stamps.check()
         model = cut(meta_model(self.spec), resolve_layer(hidden_layer, self.num_layers))
         def read(name):
             change = self.source.changes.get(name, lambda t: t)
             return load_weight(self.source.weights[name], f'{self.name}: {name}', TORCH_DTYPES[dtype], device, change)
-        model.load_state_dict({name: read(name) for name in model.state_dict()}, strict=True, assign=True)
+        with self._stamps.unchanged(): weights = {name: read(name) for name in model.state_dict()}
+        model.load_state_dict(weights, strict=True, assign=True)
         model.requires_grad_(False)
         llm = model.llm.model  # its rotary tables are computed, not stored
         llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)

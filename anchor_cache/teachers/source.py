@@ -27,6 +27,7 @@ class Source:
     origin: dict[str, str] = field(default_factory=dict)  # dimension of the language model → file that it is read from
     vla: bool = True  # a policy; false for a base model, whose prompt ends differently
     oft: list[str] = field(default_factory=list)  # files of OpenVLA-OFT beside the model
+    files: list[Path] = field(default_factory=list)  # that all of this was read from
 
     @property
     def attention(self) -> str:
