@@ -67,7 +67,7 @@ def manifest_faults(
 
 # %% ../nbs/14_shard_checks.ipynb #ef65ea52
 _SAMPLE = dict(dataset=str, episode=int, step=int, frame=int, instruction=str, prompt_template=str)
-_PLACE = 'place'  # of a sample that was left out: its number in the shard as it was planned
+_POSITION = 'position'  # of a sample that was left out: its number in the shard as it was planned
 
 def _sample_faults(sample: Any, types: Mapping[str, type], where: str) -> list[str]:
     "What is missing from a sample of a sidecar, or has another type."
@@ -84,7 +84,7 @@ def entry_faults(
     if not isinstance(left_out, list): return [f'skipped: got {type(left_out).__name__}, expected list']
     faults = [f for i, s in enumerate(sidecar['records']) for f in _sample_faults(s, _SAMPLE, f'records[{i}]')]
     faults += [f for i, s in enumerate(left_out)
-               for f in _sample_faults(s, {'frame': int, _PLACE: int}, f'skipped[{i}]')]
+               for f in _sample_faults(s, {'frame': int, _POSITION: int}, f'skipped[{i}]')]
     if sidecar['count'] != len(sidecar['records']):
         faults.append(f'count: got {sidecar["count"]}, expected {len(sidecar["records"])}, as many as its records')
     return faults
@@ -94,8 +94,8 @@ def planned_samples(
 ) -> list[dict[str, Any]]:
     "The samples that were planned for a shard, in order: its records, and what was left out at its place."
     samples = list(sidecar['records'])
-    for left_out in sorted(sidecar.get('skipped', []), key=lambda s: s[_PLACE]):
-        samples.insert(left_out[_PLACE], left_out)
+    for left_out in sorted(sidecar.get('skipped', []), key=lambda s: s[_POSITION]):
+        samples.insert(left_out[_POSITION], left_out)
     return samples
 
 # %% ../nbs/14_shard_checks.ipynb #19e07dab
@@ -121,12 +121,12 @@ def sidecar_faults(
                           'manifest, whose turn it is')
     return faults
 
-# %% ../nbs/14_shard_checks.ipynb #01c7daac
-_PIECE = 1 << 22  # bytes
+# %% ../nbs/14_shard_checks.ipynb #c588809a
+_PIECE = 1 << 25  # bytes
 
 def _fits_memory(size: int) -> bool:
-    "Whether a copy of so many bytes is at most half of this machine's memory."
-    try: return 2 * size <= os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    "Whether a copy of so many bytes is at most a quarter of this machine's memory."
+    try: return 4 * size <= os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     except (AttributeError, OSError, ValueError): return False
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ import functools
 import hashlib
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from . import units
 from .cache_status import read_manifest
@@ -121,7 +123,7 @@ class _Look:
         self.listing = store.listing()
         self.alive = {claim.number: claim for claim in read_claims(store) if claim.alive}
         self.manifest: dict[str, Any] | None = None
-        self.lines: list[tuple[str, str]] = []  # hash and name of each file, as cache_sha256 takes them
+        self.hashes: dict[str, str] = {}  # of each file that is right, by name
         self.frames: list[int] = []  # of every sample in the sidecars
         self.odd: list[tuple[str, str]] = []  # file and sentence
         self.masks = 0  # records with an image mask of their own
@@ -140,7 +142,7 @@ class _Look:
         except UserError as e:
             self.say(DAMAGED, MANIFEST, _about(e, MANIFEST))
             return
-        self.lines.append((hashlib.sha256(data).hexdigest(), MANIFEST))
+        self.hashes[MANIFEST] = hashlib.sha256(data).hexdigest()
         if self.say(DAMAGED, MANIFEST, *manifest_faults(manifest)): return
         self.manifest, self.report.planned = manifest, len(manifest['shards'])
 
@@ -167,41 +169,85 @@ def _check_sidecar(look: _Look, number: int) -> dict[str, Any] | None:
         if look.say(DAMAGED, name, *faults): return None
         hardware = sidecar.get('hardware')
         if hardware is not None: look.say(NOTE, name, 'its shard was made on other hardware than the manifest names')
-        look.lines.append((hashlib.sha256(signed_bytes(sidecar)).hexdigest(), name))
+        look.hashes[name] = hashlib.sha256(signed_bytes(sidecar)).hexdigest()
         look.say(DAMAGED, name, *look.seen.add_samples(shard_name(number), sidecar['records']))
         look.frames += [sample['frame'] for sample in planned_samples(sidecar)]
         look.report.skipped += len(sidecar.get('skipped', []))
         return sidecar
     return None
 
-def _check_shard(look: _Look, number: int) -> None:
-    "Hold one shard against its sidecar and the manifest."
+def _expected(look: _Look, number: int) -> dict[str, Any] | None:
+    "The sidecar of a shard that is there and has its size; None, with findings, for any other."
     name = shard_name(number)
     if number in look.alive and not {name, shard_name(number, '.json')} <= set(look.listing):
         look.say(MISSING, name, 'is being made')
-        return
+        return None
     there = _check_place(look, name)
-    if not there and shard_name(number, '.json') not in look.listing: return
+    if not there and shard_name(number, '.json') not in look.listing: return None
     sidecar = _check_sidecar(look, number)
-    if not there or sidecar is None: return
-    if sidecar['bytes'] != look.listing[name]:
-        look.say(DAMAGED, name, f'got {look.listing[name]:,} bytes, expected {sidecar["bytes"]:,}, as its sidecar says')
-        return
-    try: _read_shard(look, name, sidecar)
-    except FileNotFoundError: look.say(MISSING, name, 'vanished while it was looked at')
-    except UserError as e: look.say(DAMAGED, name, _about(e, name))
-    except OSError as e: look.say(DAMAGED, name, f'cannot be read: {reason(e)}')
+    if not there or sidecar is None: return None
+    if sidecar['bytes'] == look.listing[name]: return sidecar
+    look.say(DAMAGED, name, f'got {look.listing[name]:,} bytes, expected {sidecar["bytes"]:,}, as its sidecar says')
+    return None
 
-# %% ../nbs/16_verify.ipynb #d1de1754
-def _read_shard(look: _Look, name: str, sidecar: dict[str, Any]) -> None:
-    "Read a shard whose size is right, unless only sizes are asked for; count it."
-    if not look.report.quick:
-        with look.store.local(name) as path, hashed_copy(path, look.meter.advance) as (copy, sha256, _):
-            if sha256 != sidecar['sha256']:
-                look.say(DAMAGED, name, 'its bytes are not those that its sidecar has the hash of')
-                return
-            _check_records(look, name, _opened(copy, name), sidecar)
-    look.lines.append((sidecar['sha256'], name))
+# %% ../nbs/16_verify.ipynb #f8254bf1
+@dataclass
+class _Read:
+    "A shard that was read."
+    copy: contextlib.ExitStack  # frees its memory when it is closed
+    path: str  # to open it by, until then
+    sha256: str
+
+def _read(look: _Look, name: str) -> _Read:
+    "Read a shard once."
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(look.store.local(name))
+        copy, sha256, _ = stack.enter_context(hashed_copy(path, look.meter.advance))
+        return _Read(stack.pop_all(), copy, sha256)
+
+_Item = TypeVar('_Item')
+
+def _ahead(read: Callable[[_Item], _Read], items: Iterable[_Item]) -> Iterator[tuple[_Item, Callable[[], _Read]]]:
+    "Each item, and what waits for it to be read; the one behind it is being read meanwhile."
+    with ThreadPoolExecutor(1) as pool:
+        waiting: tuple[_Item, Callable[[], _Read]] | None = None
+        for item in items:
+            following = item, pool.submit(read, item).result
+            if waiting: yield waiting
+            waiting = following
+        if waiting: yield waiting
+
+def _check_planned(look: _Look, numbers: Iterable[int]) -> None:
+    "Hold shards against their sidecars and the manifest."
+    sidecars: dict[int, dict[str, Any]] = {}
+    def right() -> Iterator[int]:
+        for number in numbers:
+            if sidecar := _expected(look, number):
+                sidecars[number] = sidecar
+                yield number
+    if look.report.quick:
+        for number in right(): _accept(look, shard_name(number), sidecars.pop(number))
+        return
+    for number, result in _ahead(lambda number: _read(look, shard_name(number)), right()):
+        name = shard_name(number)
+        look.meter.shard += 1
+        try: _check_read(look, name, result(), sidecars.pop(number))
+        except FileNotFoundError: look.say(MISSING, name, 'vanished while it was looked at')
+        except UserError as e: look.say(DAMAGED, name, _about(e, name))
+        except OSError as e: look.say(DAMAGED, name, f'cannot be read: {reason(e)}')
+
+# %% ../nbs/16_verify.ipynb #4dafae46
+def _check_read(look: _Look, name: str, read: _Read, sidecar: dict[str, Any]) -> None:
+    "Look at a shard that was read, if it has the hash that its sidecar says."
+    with read.copy:
+        if read.sha256 == sidecar['sha256']:
+            _check_records(look, name, _opened(read.path, name), sidecar)
+            _accept(look, name, sidecar)
+        else: look.say(DAMAGED, name, 'its bytes are not those that its sidecar has the hash of')
+
+def _accept(look: _Look, name: str, sidecar: dict[str, Any]) -> None:
+    "Count a shard that is what its sidecar says."
+    look.hashes[name] = sidecar['sha256']
     _count(look, sidecar['count'], sidecar['bytes'])
 
 def _count(look: _Look, records: int, size: int) -> None:
@@ -237,7 +283,7 @@ def _check_unplanned(look: _Look, name: str) -> None:
     number = shard_number(name)
     if number is None: look.odd.append((name, f'is not named as {shard_name(0)} is'))
     elif shard_name(number, '.json') in look.listing:
-        _check_shard(look, number)
+        _check_planned(look, [number])
         return
     else: look.odd.append((name, 'has no sidecar: damage of its bytes cannot be told'))
     try:
@@ -301,11 +347,12 @@ def _check_end(look: _Look) -> None:
     "Hold the plan and complete.json against what was read."
     report, manifest = look.report, look.manifest
     if manifest is None: return
-    all_there = report.shards == report.planned and len(look.lines) == 2 * report.shards + 1
-    if all_there and frames_sha256(look.frames) != manifest['plan_sha256']:
-        look.say(DAMAGED, MANIFEST, 'its plan_sha256 is not the hash of the frames in the sidecars')
+    names = [shard_name(k, end) for k in range(report.planned or 0) for end in ('.json', '.pt')]
+    all_there = set(names) <= set(look.hashes)
     if all_there:
-        text = ''.join(f'{digest}  {name}\n' for digest, name in look.lines)
+        if frames_sha256(look.frames) != manifest['plan_sha256']:
+            look.say(DAMAGED, MANIFEST, 'its plan_sha256 is not the hash of the frames in the sidecars')
+        text = ''.join(f'{look.hashes[name]}  {name}\n' for name in [MANIFEST, *names])
         report.cache_sha256 = hashlib.sha256(text.encode()).hexdigest()
     right = signed_bytes(dict(format='anchor_cache', records=report.records, skipped=report.skipped,
                               shards=report.shards, bytes=report.bytes, cache_sha256=report.cache_sha256))
@@ -343,15 +390,14 @@ def look_at_cache(
     names = _without_plan(look) if look.manifest is None else list(map(shard_name, range(look.report.planned or 0)))
     look.meter = Meter(sum(look.listing.get(name, 0) for name in names), len(names))
     status('looking at %s', units.count(len(names), 'shard'))
-    for number, name in enumerate(names):
-        look.meter.shard = number + 1
-        if look.manifest is None: _check_unplanned(look, name)
-        else: _check_shard(look, number)
+    if look.manifest is not None: _check_planned(look, range(len(names)))
+    else:
+        for name in names: _check_unplanned(look, name)
     _check_equal(look)
     _check_strays(look)
     _check_end(look)
     _check_odd(look)
-    look.report.findings.sort(key=lambda f: KINDS.index(f.kind))
+    look.report.findings.sort(key=lambda f: (KINDS.index(f.kind), f.file))
     look.report.seconds = time.perf_counter() - start
     return look.report
 
