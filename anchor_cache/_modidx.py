@@ -113,6 +113,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'anchor_cache.cli._compute_again': ('cli.html#_compute_again', 'anchor_cache/cli.py'),
                                   'anchor_cache.cli._store_of': ('cli.html#_store_of', 'anchor_cache/cli.py'),
                                   'anchor_cache.cli._verify_parser': ('cli.html#_verify_parser', 'anchor_cache/cli.py'),
+                                  'anchor_cache.cli._where': ('cli.html#_where', 'anchor_cache/cli.py'),
                                   'anchor_cache.cli.build_command': ('cli.html#build_command', 'anchor_cache/cli.py'),
                                   'anchor_cache.cli.data_command': ('cli.html#data_command', 'anchor_cache/cli.py'),
                                   'anchor_cache.cli.demo_command': ('cli.html#demo_command', 'anchor_cache/cli.py'),

@@ -168,18 +168,24 @@ def _verify_parser(prog: str) -> Parser:
     for name in _WHERE: where.add_argument('--' + name, metavar='NAME', help='as for build')
     return parser
 
-def _compute_again(store: 'Store', report: 'Report', options: argparse.Namespace) -> 'Recomputed | None':
-    "What `--recompute` gives; None where it was not asked for, or the cache is damaged."
+def _where(options: argparse.Namespace) -> dict[str, str]:
+    "Where the teacher and the dataset are, as far as flags say; raises `UserError` for flags that do not go together."
     given = {name: getattr(options, name) for name in _WHERE if getattr(options, name) is not None}
-    if options.recompute is None:
-        if given: raise UserError(f'got {", ".join("--" + name for name in given)} without --recompute')
-        return None
-    if options.recompute < 1: raise UserError(f'--recompute: got {options.recompute}, expected 1 or more')
+    if options.recompute is None and given:
+        raise UserError(f'got {", ".join("--" + name for name in given)} without --recompute')
+    if options.recompute is not None:
+        if options.recompute < 1: raise UserError(f'--recompute: got {options.recompute}, expected 1 or more')
+        build.require_build()
+    return given
+
+def _compute_again(store: 'Store', report: 'Report', options: argparse.Namespace,
+                   given: dict[str, str]) -> 'Recomputed | None':
+    "What `--recompute` gives; None where it was not asked for, or the cache is damaged."
+    if options.recompute is None: return None
     from anchor_cache.verify import DAMAGED
     if report.of(DAMAGED):
         status('not computing anything again: the cache is damaged')
         return None
-    build.require_build()
     from anchor_cache.recompute import recompute
     return recompute(store, options.recompute, options.recompute_seed, **given)
 
@@ -191,10 +197,11 @@ def verify_command(
     prog = 'anchor-cache verify'
     def work() -> int:
         options = _verify_parser(prog).parse_args(argv)
+        where = _where(options)
         from anchor_cache.verify import report_dict, report_text, verify_cache
         store = _store_of(options.path)
         report = verify_cache(store, options.quick, options.repair)
-        found = _compute_again(store, report, options)
+        found = _compute_again(store, report, options, where)
         again: Any = None
         if found:
             from anchor_cache.recompute import recomputed_dict, recomputed_text

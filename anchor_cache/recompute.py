@@ -6,7 +6,8 @@
 __all__ = ['COMPUTING', 'half_ulp', 'allowed', 'Chosen', 'choose_records', 'recompute_config', 'Compared', 'compare_features',
            'from_record', 'FromFrame', 'from_frame', 'Recomputed', 'recompute', 'recomputed_text', 'recomputed_dict']
 
-# %% ../nbs/26_recompute.ipynb #98df8811
+# %% ../nbs/26_recompute.ipynb #1c1f27d0
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from .pipeline import BatchMaker
 from .planning import BuildPlan, resolve_device
 from .pooling import record_mask
 from .schema import TORCH_DTYPES
-from .shard_checks import manifest_faults, planned_samples
+from .shard_checks import entry_faults, manifest_faults, planned_samples
 from .shards import read_shard, read_sidecar, shard_name
 from .stores import Store
 from .teacher import look_at_teacher, open_teacher
@@ -77,6 +78,7 @@ def choose_records(
     for k, i in sorted(random.Random(seed).sample(places, min(count, len(places)))):
         if not chosen or chosen[-1].shard != k:
             sidecar, first = read_sidecar(store, k), sum(manifest['shards'][:k])
+            if faults := entry_faults(sidecar): raise UserError(f'{store.url}/{shard_name(k, ".json")}: {faults[0]}')
             positions = [n for n, s in enumerate(planned_samples(sidecar), first) if 'error' not in s]
         chosen.append(Chosen(k, i, positions[i], sidecar['records'][i]))
     return chosen
@@ -111,12 +113,16 @@ def _open_frames(config: BuildConfig, given: bool) -> FrameSource | None:
     status('reading the index of %s', config.dataset)
     return open_frames(config.data_root_dir, config.dataset, config.split, config.image_key, config.instruction_key)
 
+_SHAPE = 'architecture', 'hidden_dim', 'num_patches'  # of a teacher: without these, nothing can be compared
+
 def _differences(manifest: dict[str, Any], teacher: OpenTeacher, frames: FrameSource | None,
                  here: dict[str, str]) -> list[str]:
-    "In what teacher, dataset and hardware are not those of the manifest."
-    now = dict(manifest, teacher=teacher.identity())
+    "In what teacher, dataset and hardware are not those of the manifest; raises `UserError` for one of other shapes."
+    now = json.loads(json.dumps(dict(manifest, teacher=teacher.identity())))
     if frames is not None: now['dataset'] = frames.identity()
     told = manifest_differences(now, manifest)
+    if any(now['teacher'].get(key) != manifest['teacher'].get(key) for key in _SHAPE):
+        raise UserError(f'{teacher.name} is not the teacher of this cache: {"; ".join(told)}')
     if (made := manifest.get('hardware')) not in (None, here): told.append(f'hardware: made on {made}, here {here}')
     return told
 
@@ -124,7 +130,11 @@ def _plan(manifest: dict[str, Any], config: BuildConfig, frames: FrameSource, te
           chosen: Sequence[Chosen], device: torch.device) -> BuildPlan:
     "The plan of a build, as far as the chosen records need it."
     order = np.full(config.num_samples, -1, np.int64)
-    for c in chosen: order[c.sample] = c.said['frame']
+    for c in chosen:
+        order[c.sample] = frame = c.said['frame']
+        if not 0 <= frame < len(frames):
+            raise UserError(f'{config.dataset} in {config.data_root_dir} has {len(frames):,} frames, the cache has '
+                            f'frame {frame:,}; name its dataset with --dataset and --data_root_dir')
     return BuildPlan(config, frames, teacher, manifest['prompt_templates'], order, device,
                      manifest['choices']['teacher_dtype'], manifest, [])
 

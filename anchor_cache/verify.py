@@ -397,7 +397,7 @@ def look_at_cache(
     _check_strays(look)
     _check_end(look)
     _check_odd(look)
-    look.report.findings.sort(key=lambda f: (KINDS.index(f.kind), f.file))
+    look.report.findings.sort(key=lambda f: (KINDS.index(f.kind), f.file == COMPLETE, f.file))
     look.report.seconds = time.perf_counter() - start
     return look.report
 
