@@ -35,6 +35,7 @@ DEMO_CHOICES: dict[str, Any] = dict(num_samples=64, shard_size=32)
 # %% ../nbs/27_demo.ipynb #8e7269c8
 _ABOUT = {  # by a file's name, or by its suffix
     'manifest.json': 'every choice, fingerprints of teacher and dataset, versions, planned shards',
+    'complete.json': 'written last: counts, and one hash over all of it',
     'build.log': 'progress and warnings, in plain lines',
     '.pt': 'the records of a shard: what the teacher read, and its feature',
     '.json': 'the sidecar of a shard: checksum, count, and which frame each record is',
@@ -58,7 +59,9 @@ Run the demo again, and it finds the cache complete. With files of your own:
 
   anchor-cache teacher PATH      what a checkpoint is, and what a build would use of it
   anchor-cache data ROOT NAME    what a dataset has, with a contact sheet of its images
-  anchor-cache build --help      every flag of a build'''
+  anchor-cache build --help      every flag of a build
+  anchor-cache status FOLDER     how far a cache is, and what is missing
+  anchor-cache verify FOLDER     whether a cache is what it says, to the last byte'''
 
 def _demo_choices(folder: Path, checkpoint: Path) -> dict[str, Any]:
     "The flags of the demo's build."
@@ -80,6 +83,13 @@ def _check_folder(folder: Path) -> None:
     if any(folder.iterdir()) and read_json(folder/'teacher'/'dims.json', optional=True) != TINY:
         raise UserError(f'--output_dir: {folder} has files that are not of this demo; name a new folder')
 
+def _built(folder: Path, choices: dict[str, Any], progress: bool) -> object:
+    "The summary of the demo's build; raises `UserError` for the cache of another demo, which is not replaced."
+    try: return build_cache(progress=progress, **choices)
+    except UserError as e:
+        why, other, _ = str(e).partition('; name another folder')
+        raise UserError(f'{why}; remove {folder} or name a new folder' if other else why) from None
+
 def run_demo(
     output_dir: str = 'anchor_cache_demo',  # folder for the teacher and the cache
     progress: bool = True,  # a bar on stderr
@@ -94,7 +104,7 @@ def run_demo(
     say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
     choices = _demo_choices(folder, write_random_run(folder/'teacher'))
     say('2. A build. PyTorch and TensorFlow take a while to load. From a shell it is', _command_line(choices))
-    say(str(build_cache(progress=progress, overwrite=True, **choices)))
+    say(str(_built(folder, choices, progress)))
     say('3. What is in the cache', _contents(folder/'cache'))
     say('4. A shard opens in Python with torch alone', quick_check(shard_path(folder/'cache', 0)))
     show(_NEXT)
