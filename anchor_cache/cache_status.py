@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import units
-from .caches import COMPLETE, MANIFEST
 from .claims import Claim, read_claims
 from .config import UserError, format_numbers
-from .manifests import cache_identity, read_signed
-from .shards import read_sidecar, shard_name
+from .manifests import COMPLETE, MANIFEST, cache_identity, read_sidecar, read_signed, shard_name
 from .stores import LocalStore, Store
 
 # %% ../nbs/16_status.ipynb #e92eb3f8

@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 from .config import UserError, parse_json, shown
 from .files import kernel_id
 from .logs import notice
-from .manifests import json_bytes
-from .shards import shard_name
+from .manifests import json_bytes, shard_name
 from .stores import Store
 
 # %% ../nbs/11_claims.ipynb #c2119c0f
