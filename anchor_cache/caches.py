@@ -302,10 +302,11 @@ def store_shard(
 ) -> bool:  # false where somebody else has made it, and nothing happens
     "Write a shard and its sidecar; raises `UserError` as `check_own`."
     from anchor_cache.shards import write_shard  # PyTorch, which only who makes shards needs
+    begun = itertools.count()
     def gate() -> None:
         check()
         check_own(cache)
-        if number not in missing_shards(cache): raise _Made
+        if not next(begun) and number not in missing_shards(cache): raise _Made  # asked for the shard, not its sidecar
     hardware = cache.requested.get('hardware')
     if hardware != cache.manifest.get('hardware'): more['hardware'] = hardware
     try: write_shard(cache.store, number, shard, samples, cache.identity, cache.frames[number], gate, **more)

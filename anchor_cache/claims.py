@@ -98,14 +98,17 @@ def read_claims(
     store: Store,  # of the cache
     now: float | None = None,  # by the store's clock, in seconds; that of this machine if left out
     stale: float = STALE,  # seconds
+    seen: dict[str, tuple[float, float]] | None = None,  # kept between two calls: what was seen of each claim, and when
 ) -> list[Claim]:
-    "Every claim in a store, by number."
+    "Every claim in a store, by number. With `seen`, one that does not change grows old whatever the clocks say."
     found = []
     for number, name in sorted((n, name) for name in store.listing() if (n := claimed_number(name)) is not None):
         try:
             try: owner = parse_json(store.read(name), name)
             except UserError: owner = {}
-            age = max(0., (time.time() if now is None else now) - store.modified(name))
+            sign, moment = store.modified(name), time.monotonic()
+            if seen is not None and seen.get(name, (None,))[0] != sign: seen[name] = sign, moment
+            age = max(0., (time.time() if now is None else now) - sign, moment - seen[name][1] if seen else 0.)
             alive = age < stale and not _has_died(store, name, owner, age)
         except FileNotFoundError: continue  # given back meanwhile
         found.append(Claim(number, owner, age, alive))
@@ -128,7 +131,7 @@ class _Held:
         self.owner = dict(identity=identity, host=socket.gethostname(), pid=os.getpid(), place=str(place),
                           kernel=kernel_id())
         self.held: dict[int, Any] = {}  # number → hold
-        self.offset = 0.  # of the store's clock
+        self.offset, self.seen = 0., dict[str, tuple[float, float]]()  # of the store's clock; others' signs
         self.ended = threading.Event()
         self.lock = threading.Lock()
 
@@ -177,7 +180,8 @@ class Claims(_Held):
 
     def others(self) -> list[Claim]:
         "The claims of others."
-        return [c for c in read_claims(self.store, time.time() + self.offset, self.stale) if c.number not in self.held]
+        claims = read_claims(self.store, time.time() + self.offset, self.stale, self.seen)
+        return [claim for claim in claims if claim.number not in self.held]
 
     def choose(
         self,

@@ -36,22 +36,10 @@ from .logs import capture_logs, status
 
 if TYPE_CHECKING:
     from anchor_cache.planning import BuildPlan
-    from anchor_cache.runs import Summary, _Run
+    from anchor_cache.runs import Run, Summary
     from anchor_cache.teachers.base import Teacher
 
 # %% ../nbs/27_ray.ipynb #28a00006
-@contextlib.contextmanager
-def _at_work(plan: 'BuildPlan') -> Iterator['_Run']:
-    "Inside: the plan's cache is open, its log and the claims of this process too."
-    from anchor_cache.caches import open_cache
-    from anchor_cache.claims import Claims
-    from anchor_cache.runs import _build_log, _Run
-    with contextlib.closing(plan.cache()) as cache:
-        open_cache(cache)
-        plan = replace(plan, manifest=cache.manifest)
-        with _build_log(plan, cache), Claims(cache.store, cache.identity, plan.place) as claims:
-            yield _Run(plan, cache, claims, plan.stamps, shown=False)
-
 class _Loaded:
     "What a worker has in memory, each of it once it is asked for."
     def __init__(
@@ -85,9 +73,10 @@ class _Loaded:
         return loaded
 
     @functools.cached_property
-    def run(self) -> '_Run':
+    def run(self) -> 'Run':
         "The work of this process on the opened cache."
-        return self.opened.enter_context(_at_work(self.plan))
+        from anchor_cache.runs import open_run
+        return self.opened.enter_context(open_run(self.plan))
 
 
 # %% ../nbs/27_ray.ipynb #28a01006
