@@ -242,6 +242,12 @@ def run_command(
     return ended if type(ended) is int else 0
 
 # %% ../nbs/25_build.ipynb #e70b40a5
+def _among_others() -> str:
+    "What tells the lines of several processes on one screen apart, where torchrun or SLURM has started them."
+    for index, count in (('RANK', 'WORLD_SIZE'), ('SLURM_PROCID', 'SLURM_NTASKS')):
+        if os.environ.get(count, '1') != '1' and index in os.environ: return f' [{os.environ[index]}]'
+    return ''
+
 def main(
     argv: Sequence[str] | None = None,  # words of the command line; the process's own if left out
     prog: str = 'build_anchor_hidden_cache',  # name of the command
@@ -251,7 +257,7 @@ def main(
         result = build_cache(parse_build(argv, prog))
         show(result)
         return result.status
-    return run_command(work, prog, RESUMES, lines=True)
+    return run_command(work, prog + _among_others(), RESUMES, lines=True)
 
 # %% ../nbs/25_build.ipynb #3d044eac
 #| eval: false

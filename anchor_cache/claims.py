@@ -14,13 +14,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .config import UserError, parse_json, shown
 from .files import kernel_id
 from .logs import notice
-from .manifests import json_bytes
-from .shards import shard_name
+from .manifests import json_bytes, shard_name
 from .stores import Store
 
 # %% ../nbs/11_claims.ipynb #c2119c0f
@@ -73,6 +72,7 @@ def claimed_number(
     match = re.fullmatch(r'\.hidden_anchor_shard_([0-9]{6,})\.claim', name)
     return int(match[1]) if match else None
 
+# %% ../nbs/11_claims.ipynb #11a00001
 @dataclass
 class Claim:
     "Somebody's word that a shard is being made."
@@ -112,8 +112,10 @@ def read_claims(
     return found
 
 # %% ../nbs/11_claims.ipynb #7f8f5a0e
-class Claims:
-    "The shards that this process works on, told to everybody. Used in a `with` block, which gives them back."
+_Self = TypeVar('_Self', bound='_Held')
+
+class _Held:
+    "Claims of this process, renewed until they are given back."
     def __init__(
         self,
         store: Store,  # of the cache
@@ -130,7 +132,7 @@ class Claims:
         self.ended = threading.Event()
         self.lock = threading.Lock()
 
-    def __enter__(self) -> 'Claims':
+    def __enter__(self: _Self) -> _Self:
         self.thread = threading.Thread(target=self._keep, daemon=True)
         self.thread.start()
         return self
@@ -153,6 +155,15 @@ class Claims:
         self.store.touch(claim_name(number))
         self.offset = self.store.modified(claim_name(number)) - time.time()
 
+    def release(self, number: int) -> None:
+        "Give a claim back."
+        with self.lock: hold = self.held.pop(number, None)
+        if hold is None or hold.same(): self.store.remove(claim_name(number))  # another's, which took over, stays
+        if hold: hold.close()
+
+# %% ../nbs/11_claims.ipynb #11a00005
+class Claims(_Held):
+    "The shards that this process works on, told to everybody. Used in a `with` block, which gives them back."
     def take(self, number: int) -> bool:
         "Claim a shard; false where somebody else has."
         name, since = claim_name(number), time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())
@@ -163,12 +174,6 @@ class Claims:
             self._sign(number)
         with self.lock: self.held[number] = hold
         return True
-
-    def release(self, number: int) -> None:
-        "Give a claim back."
-        with self.lock: hold = self.held.pop(number, None)
-        if hold is None or hold.same(): self.store.remove(claim_name(number))  # another's, which took over, stays
-        if hold: hold.close()
 
     def others(self) -> list[Claim]:
         "The claims of others."

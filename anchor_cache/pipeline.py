@@ -83,8 +83,9 @@ class BatchMaker:
         "Frames as the teacher sees them, (batch, size, size, 3), uint8, and what is wrong with those that are skipped."
         size = self.teacher.image_size
         try: return _images(self.plan, frames, size), {}
-        except UserError:
-            if self.plan.config.on_error == 'stop': raise
+        except UserError as e:
+            if self.plan.config.on_error == 'stop':
+                raise UserError(f'{e}; --on_error skip leaves such frames out') from None
         shown, failed = np.zeros((len(frames), size, size, 3), np.uint8), {}
         for at, frame in enumerate(frames):
             try: shown[at] = _images(self.plan, [frame], size)[0]
@@ -233,7 +234,8 @@ def collect_shard(
         failed = _add_what_fits(plan, builder, batch, features)
         for i, n in enumerate(batch.samples):
             failures.note(why := failed.get(i))
-            if why: skipped.append(dict(plan.sample(n), position=n - samples.start, error=why))
+            if why: skipped.append(dict(plan.sample(n), position=n - samples.start,
+                                        error=why.replace(f'{c.data_root_dir}/', '')))  # the same wherever it is made
             else: taken.append(plan.sample(n))
         builder.leave_out(len(failed))
         advance(len(batch.samples))

@@ -287,6 +287,14 @@ class _Writable(_Downloads):
             self._place(name, lambda path: self.fs.put_file(str(spool), path), gate, spool)
 
 # %% ../nbs/08_remote.ipynb #b9684050
+def _create(fs: Any, path: str, data: bytes) -> None:
+    "Upload unless the name is taken; raises `FileExistsError`."
+    try: fs.pipe_file(path, data, mode='create')
+    except Exception as e:
+        if _status(e) == 412: raise FileExistsError from e
+        if _status(e) != 501: raise
+        fs.pipe_file(path, data)  # a server that knows no conditions
+
 _ABANDONED = 3600., 86400.  # seconds: of a temporary file without a change; of an upload in parts since its begin
 
 class RemoteStore(_Writable):
@@ -299,11 +307,8 @@ class RemoteStore(_Writable):
             again = next(attempts) > 0  # then the file may be the one of the attempt before
             try:
                 if self.fs.exists(path): raise FileExistsError
-                try: self.fs.pipe_file(path, data, mode='create')
-                except Exception as e:
-                    if _status(e) == 412: raise FileExistsError from e
-                    if _status(e) != 501: raise
-                    self.fs.pipe_file(path, data)  # a server without conditions
+                if self.protocol in _WHOLE: _create(self.fs, path, data)
+                else: _renamed(self.fs, lambda temporary: self.fs.pipe_file(temporary, data), path, None)
             except FileExistsError: return again and self.fs.cat_file(path) == data
             return True
         return self._try('written', name, once)

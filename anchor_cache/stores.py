@@ -95,14 +95,41 @@ class Store(Protocol):
 # %% ../nbs/07_stores.ipynb #7bf04e6a
 _KINDS = {stat.S_IFDIR: 'a directory', stat.S_IFLNK: 'a symbolic link'}
 
-class LocalStore(Store):
-    "A folder on a file system of this machine, which other machines may share."
+class _LocalFolder(Store):
+    "What can be said of a folder as a place."
     def __init__(
         self,
         folder: str | Path,
     ):
         self.url, self.folder = str(folder), Path(folder)
 
+    def check_writable(self) -> None:
+        wanted = self.folder.absolute()
+        existing = next(p for p in (wanted, *wanted.parents) if p.exists())
+        if not existing.is_dir():
+            raise UserError(f'--output_dir: {self.url} cannot be made, {existing} is a file')
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f'--output_dir: no permission to write to {existing}')
+
+    def prepare(self) -> None:
+        self.check_writable()
+        try: self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e: raise UserError(f'--output_dir: {self.url} cannot be made: {reason(e)}') from None
+
+    def sweep(self) -> None: remove_stale(self.folder)
+
+    def free(self) -> int | None:
+        there = self.folder.absolute()
+        return shutil.disk_usage(next(p for p in (there, *there.parents) if p.exists())).free
+
+    def obstacle(self, name: str) -> str | None:
+        try: mode = os.lstat(self.folder/name).st_mode
+        except OSError: return None
+        return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), 'not a regular file')
+
+# %% ../nbs/07_stores.ipynb #07a0000b
+class LocalStore(_LocalFolder):
+    "A folder on a file system of this machine, which other machines may share."
     def listing(self) -> dict[str, int]:
         sizes = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as entries:
@@ -142,27 +169,3 @@ class LocalStore(Store):
         if (locked := lock_file(file, shared)) is not False: return Hold(path, file, bool(locked))
         file.close()
         return None
-
-    def check_writable(self) -> None:
-        wanted = self.folder.absolute()
-        existing = next(p for p in (wanted, *wanted.parents) if p.exists())
-        if not existing.is_dir():
-            raise UserError(f'--output_dir: {self.url} cannot be made, {existing} is a file')
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise UserError(f'--output_dir: no permission to write to {existing}')
-
-    def prepare(self) -> None:
-        self.check_writable()
-        try: self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise UserError(f'--output_dir: {self.url} cannot be made: {reason(e)}') from None
-
-    def sweep(self) -> None: remove_stale(self.folder)
-
-    def free(self) -> int | None:
-        there = self.folder.absolute()
-        return shutil.disk_usage(next(p for p in (there, *there.parents) if p.exists())).free
-
-    def obstacle(self, name: str) -> str | None:
-        try: mode = os.lstat(self.folder/name).st_mode
-        except OSError: return None
-        return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), 'not a regular file')

@@ -64,7 +64,7 @@ class OpenTeacher(Protocol):
         ...
 
     def load(self, hidden_layer: int, dtype: str = 'float32', device: Any = 'cpu') -> Teacher:
-        "The frozen teacher for one hidden layer, its weights in memory; raises `UserError` for ones that are not finite."
+        "The frozen teacher for one hidden layer, its weights in memory; raises `UserError` for non-finite ones."
         ...
 
 # %% ../../nbs/teachers/00_base.ipynb #fc39a9a6

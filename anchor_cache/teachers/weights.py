@@ -168,7 +168,7 @@ def _read_memory(address: int, into: memoryview) -> None:
 def _can_read_memory() -> bool:
     "Whether there is such a file here."
     known, read = torch.arange(16, dtype=torch.uint8), torch.zeros(16, dtype=torch.uint8)
-    try: _read_memory(known.data_ptr(), memoryview(read.numpy()))
+    try: _read_memory(known.data_ptr(), read.numpy().data)
     except (OSError, AttributeError): return False
     return torch.equal(known, read)
 
@@ -176,7 +176,7 @@ def _copy_bytes(raw: torch.Tensor) -> torch.Tensor:
     "Mapped bytes in memory of their own, both (bytes,); raises `UserError` where their file does not have them."
     own = torch.empty_like(raw)
     if not _can_read_memory(): return own.copy_(raw)
-    try: _read_memory(raw.data_ptr(), memoryview(own.numpy()))
+    try: _read_memory(raw.data_ptr(), own.numpy().data)
     except OSError as e:
         raise UserError(f'weights cannot be read ({reason(e)}): their file was cut off meanwhile, or its disk fails; '
                         'copy the file again') from None
@@ -281,7 +281,7 @@ def weights_fingerprint(
     weights: dict[str, torch.Tensor],
     threads: int | None = None,  # as many as this process has cores
 ) -> str:  # hex sha256
-    "A hash of names, dtypes, shapes and all bytes; raises `UserError` where a file has other bytes than it says, or fewer."
+    "A hash of names, dtypes, shapes and all bytes; raises `UserError` where a file's bytes are not what it says."
     threads = threads or len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0))
     total, digest = sum(t.nbytes for t in weights.values()), hashlib.sha256()
     waiting: deque[tuple] = deque()  # arguments of `finish`
