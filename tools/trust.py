@@ -22,7 +22,8 @@ COLUMNS = 'cases', 'equal', 'found', 'failures', 'seconds'
 
 def planted(lab, options):
     "Cases that fail on purpose: a test of the counting."
-    from trust_base import Case, at_call
+    from trust_base import Case
+    from trust_patches import at_call
     def copy(place): shutil.copytree(lab.base/'reference-1', place.folder)
     def stray(place):
         copy(place)
@@ -97,7 +98,8 @@ def parse(argv, names):
 def main(argv=None):
     every = parts()
     options, counts = parse(argv, list(every)), Counts()
-    from trust_base import Lab, spread, warm
+    from trust_base import Lab, spread
+    from trust_patches import warm
     warm()
     with tempfile.TemporaryDirectory(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None) as base:
         lab = Lab(base, options.seed)

@@ -5,7 +5,9 @@ import re
 import signal
 import time
 
-from trust_base import Broken, Case, at_call, differences, kill_self, shorten, without_locks
+from trust_base import Broken, Case, differences
+from trust_patches import at_call, kill_self, shorten, without_locks
+from trust_stops import lifetime
 
 STALE = 2.  # seconds; 120 in a real build
 
@@ -124,13 +126,14 @@ def rival(place, first, second, stop, patience=2., patches=()):
     return judge(place, rivals, first or second)
 
 
-def rival_at(place, number, over):
+def rival_at(place, number, over, stale=None, patches=()):
     "A build stops itself at its k-th call that changes the folder, its rival comes and ends, and it goes on."
     def stop(): kill_self(signal.SIGSTOP)
-    slow = place.build(shorten(patience=1.), at_call(number, stop), seed=1, overwrite=over)
+    slow = place.build(shorten(patience=1., stale=stale), *patches, at_call(number, stop), seed=1, overwrite=over)
     end = time.monotonic() + 30
     while not slow.ended() and stopped_state(slow.pid) != 'T' and time.monotonic() < end: time.sleep(.005)
-    other = place.build(shorten(patience=1.), seed=2, overwrite=True)
+    time.sleep(1.2 * (stale or 0))
+    other = place.build(shorten(patience=1., stale=stale), *patches, seed=2, overwrite=True)
     while not other.ended() and time.monotonic() < end: time.sleep(.01)
     slow.send(signal.SIGCONT)
     return judge(place, {1: slow, 2: other}, True)
@@ -143,10 +146,10 @@ def stopped_state(pid):
     except OSError: return ''
 
 
-def mended(place, stop):
+def mended(place, begin):
     "Rivals on a file system without locks: what is mixed nevertheless is found by a resumed build, and made again."
     seen = set()
-    try: seen = rival(place, True, True, stop, patches=(without_locks,))
+    try: seen = begin(place, patches=(without_locks,))
     except Broken as e: seen, why = {'mixed, then mended'}, str(e)
     else: why = ''
     manifest = (place.folder/'manifest.json').read_bytes() if (place.folder/'manifest.json').exists() else b''
@@ -165,13 +168,13 @@ def rivals(lab, options):
             for _ in range(0, 4, share):
                 kind = f'rivals, {name} with --overwrite' + ', one stopped' * bool(stop)
                 yield Case(kind, functools.partial(rival, first=first, second=second, stop=stop))
-    for k in range(1, lab_calls(lab) + 1, 4 * share):
+    lifetime(lab)
+    for k in range(1, lab.calls + 1, 4 * share):
         yield Case('rival at call k', functools.partial(rival_at, number=k, over=bool(k % 8 == 1)))
     for stop in (1, 2)[:max(1, 2 // share)]:
-        for _ in range(0, 4, share): yield Case('rivals without locks', functools.partial(mended, stop=stop))
-
-
-def lab_calls(lab):
-    from trust_stops import lifetime
-    lifetime(lab)
-    return lab.calls
+        for _ in range(0, 4, share):
+            begin = functools.partial(rival, first=True, second=True, stop=stop)
+            yield Case('rivals, no locks', functools.partial(mended, begin=begin))
+    for k in range(1, lab.calls + 1, 8 * share):
+        begin = functools.partial(rival_at, number=k, over=True, stale=1.)
+        yield Case('rival at call k, no locks, claims stale', functools.partial(mended, begin=begin))

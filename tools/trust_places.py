@@ -7,7 +7,8 @@ import signal
 import subprocess
 import time
 
-from trust_base import NOBODY, Broken, Case, at_call, differences, files, small_disk
+from trust_base import NOBODY, Broken, Case, differences, files, small_disk
+from trust_patches import at_call
 from trust_stops import lifetime
 
 NEEDS = 6_200  # kB of the whole cache, roughly
@@ -147,6 +148,13 @@ def remove(folder, how):
     return there
 
 
+def move_away(place):
+    "What a user does about shards that neither a manifest nor a sidecar speaks for; --overwrite leaves them alone."
+    alone = [p for p in place.folder.glob('hidden_anchor_shard_*.pt') if not p.with_suffix('.json').exists()]
+    for path in alone: path.unlink()
+    return {'shard to move away'} if alone else set()
+
+
 def after_loss(place, child, how):
     "Raise `Broken` unless a build that lost its folder said so or made a whole cache; then resume it."
     status = child.wait()
@@ -155,8 +163,10 @@ def after_loss(place, child, how):
         if told and not place.lost_late: raise Broken(f'{how}: status 0, and {"; ".join(told[:3])}')
         seen = {'had ended'} if told else {'whole all the same'}
     else: seen = refused(child, (1, 2))
-    if how == 'manifest' and place.shards():  # nobody can tell what the shards are: refused, then by leave
-        seen |= refused(place.build(), (0, 2)) if not (place.folder/'manifest.json').exists() else set()
+    orphans = how == 'manifest' and any(place.folder.glob('hidden_anchor_shard_*'))
+    if orphans and not (place.folder/'manifest.json').exists():  # nobody can tell what the shards are
+        seen |= refused(place.build(), (2,))
+        seen |= move_away(place)
         place.check_resumed(overwrite=True)
     else: place.check_resumed()
     return seen | {'equal'}

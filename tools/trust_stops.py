@@ -3,7 +3,8 @@ import functools
 import signal
 import time
 
-from trust_base import Broken, Case, Child, at_call, at_write, count_calls, kill_self, shorten
+from trust_base import Broken, Case, Child
+from trust_patches import at_call, at_write, count_calls, kill_self, shorten
 
 ENDS = dict(SIGINT='interrupted', SIGTERM='stopped by SIGTERM', SIGHUP='stopped by SIGHUP')
 
@@ -68,6 +69,7 @@ def stopped(place, seconds, name, twice):
         child.send(number)
     status, complete = child.wait(30), (place.folder/'complete.json').exists()
     seen = {'equal', when}
+    if twice and status == -number and child.line().startswith(ENDS[name]): status = 128 + number  # after its last line
     if not (complete and status in (0, -number)):  # it had ended before it was asked
         if status != 128 + number: raise Broken(f'{name}: status {status}: {child.tail()}')
         if not twice and not child.line().startswith(ENDS[name]): raise Broken(child.tail())
