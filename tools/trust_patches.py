@@ -68,6 +68,18 @@ def at_call(number, act):
     return patch
 
 
+def at_lock(number, act):
+    "A patch: `act` when the so-manyth temporary file is there, and not yet locked."
+    def patch():
+        from anchor_cache import files
+        counter, lock_file = itertools.count(1), files.lock_file
+        def wrapped(file, shared=False, wait=False):
+            if wait and next(counter) == number: act()
+            return lock_file(file, shared, wait)
+        files.lock_file = wrapped
+    return patch
+
+
 def count_calls(path):
     "A patch: write a `.` to a file for each of the calls in `CALLS`, and a `w` for each piece of a shard."
     def patch():

@@ -4,7 +4,7 @@ import signal
 import time
 
 from trust_base import Broken, Case, Child
-from trust_patches import at_call, at_write, count_calls, kill_self, shorten
+from trust_patches import at_call, at_lock, at_write, count_calls, kill_self, shorten
 
 ENDS = dict(SIGINT='interrupted', SIGTERM='stopped by SIGTERM', SIGHUP='stopped by SIGHUP')
 
@@ -80,6 +80,18 @@ def stopped(place, seconds, name, twice):
     return seen
 
 
+def stopped_at(place, patch):
+    "A build that gets SIGTERM at a call."
+    child = place.build(patch)
+    if status := child.wait():
+        if status != 128 + signal.SIGTERM: raise Broken(f'status {status}: {child.tail()}')
+        child.line('stopped by SIGTERM')
+    left = [p.name for p in place.folder.glob('.*')] if place.folder.exists() else []
+    if left: raise Broken(f'left {", ".join(left)}')
+    place.check_resumed()
+    return {'equal', 'found' if status else 'had ended'}
+
+
 def kills(lab, options):
     "A build that is killed with SIGKILL at random moments, and at every single call that changes the folder."
     seconds = lifetime(lab)
@@ -100,6 +112,11 @@ def signals(lab, options):
     seconds = lifetime(lab)
     yield from (Case(name + ' twice' * twice, functools.partial(stopped, seconds=seconds, name=name, twice=twice))
                 for name in ENDS for k in range(max(1, options.kills // 3)) for twice in [k % 5 == 4])
+    step, stop = max(1, 100 // options.kills), functools.partial(kill_self, signal.SIGTERM)
+    yield from (Case('SIGTERM before call k', functools.partial(stopped_at, patch=at_call(k, stop)))
+                for k in range(1, lab.calls + 1, 6 * step))
+    yield from (Case('SIGTERM when a temporary file is opened', functools.partial(stopped_at, patch=at_lock(k, stop)))
+                for k in range(1, lab.calls // 5, 2 * step))
 
 
 def lifetime(lab):
