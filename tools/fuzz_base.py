@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from anchor_cache.config import read_json
-from anchor_cache.shards import manifest_differences, write_json
+from anchor_cache.manifests import json_bytes, manifest_differences
 
 Read = Callable[[bytes], tuple[Any, Any]]  # (content, identity) of a file's bytes; raises `UserError`
 
@@ -52,7 +52,7 @@ def in_file(path, read):
 def kept(folder, identity):
     "The bytes that a manifest holds of an identity; equal to itself when a build is resumed."
     path = folder/'identity.json'
-    write_json(path, identity)
+    path.write_bytes(json_bytes(identity))
     if faults := manifest_differences(identity, read_json(path)): raise RuntimeError(f'never the same: {faults}')
     return digest(path.read_bytes())
 

@@ -12,22 +12,24 @@ from fuzz_base import Kind, digest, in_file, kept
 from fuzz_data import DATA, small_frames, without_index, write_dataset
 from fuzz_teachers import DIMS, TEACHERS, VOCABULARY, Bos
 
+from anchor_cache.caches import (
+    COMPLETE,
+    MANIFEST,
+    Cache,
+    complete,
+    is_complete,
+    missing_shards,
+    open_cache,
+    store_shard,
+)
 from anchor_cache.config import BuildConfig, UserError, parse_build
 from anchor_cache.data.mixtures import find_mixture, open_frames, weighted_quotas
 from anchor_cache.data.splits import parse_split
 from anchor_cache.logs import KeptRecords, capture_logs
+from anchor_cache.manifests import SELF, signed_bytes
 from anchor_cache.planning import make_manifest
-from anchor_cache.shards import (
-    MANIFEST,
-    ShardBuilder,
-    check_same_cache,
-    read_shard,
-    shard_done,
-    shard_path,
-    shards_to_make,
-    write_json,
-    write_shard,
-)
+from anchor_cache.shards import ShardBuilder, read_shard, read_sidecar, shard_path
+from anchor_cache.stores import LocalStore
 from anchor_cache.teachers import prismatic_teacher
 from anchor_cache.teachers.native import native_source
 from anchor_cache.teachers.prompts import fill, read_templates
@@ -48,28 +50,49 @@ SAMPLES = [dict(dataset='libero_90', episode=0, step=k, instruction='open the dr
            for k in range(2)]
 
 
+def small_cache(folder, manifest=None, order=range(2)):
+    "A complete cache of small shards; what a build that resumes it knows of it."
+    asked = manifest or dict(format='anchor_cache', choices=dict(num_samples=2, seed=7), shards=[2])
+    cache = Cache(LocalStore(folder/'cache'), asked, list(order))
+    for number in open_cache(cache): store_shard(cache, number, small_shard(), SAMPLES)
+    complete(cache)
+    cache.close()
+    return Cache(LocalStore(folder/'cache'), asked, list(order))
+
+
 def shard(folder):
     "A shard; its sidecar holds the sha256 of its bytes."
-    write_shard(folder, 0, small_shard(), SAMPLES)
-    path = shard_path(folder, 0)
+    small_cache(folder)
+    path = shard_path(folder/'cache', 0)
     return in_file(path, lambda: (digest(read_shard(path)), hashlib.sha256(path.read_bytes()).hexdigest()))
 
 
 def sidecar(folder):
     "The sidecar of a shard; a shard without a good one is made again."
-    write_shard(folder, 0, small_shard(), SAMPLES)
-    path = shard_path(folder, 0, '.json')
+    cache = small_cache(folder)
+    path = shard_path(folder/'cache', 0, '.json')
     def read():
-        if not shard_done(folder, 0, 2): raise UserError('made again')
-        return json.loads(path.read_bytes()), None
+        cache.known.clear()
+        if missing_shards(cache): raise UserError('made again')
+        return read_sidecar(cache.store, 0), None
+    return in_file(path, read)
+
+
+def completed(folder):
+    "The mark of a complete cache; one that is not what manifest and sidecars give is written again."
+    cache = small_cache(folder)
+    path = folder/'cache'/COMPLETE
+    def read():
+        if not is_complete(cache): raise UserError('written again')
+        return path.read_bytes(), None
     return in_file(path, read)
 
 
 def meaning(manifest):
-    "A manifest without the two texts that say how teacher and dataset were spelled, not which they are."
+    "A manifest without its hash and the two texts that say how teacher and dataset were spelled, not which they are."
     for part, name in (('teacher', 'name'), ('choices', 'dataset')):
         if isinstance(manifest.get(part), dict): manifest[part].pop(name, None)
-    return manifest
+    return {k: v for k, v in manifest.items() if k != SELF}
 
 
 def manifest(folder):
@@ -78,20 +101,18 @@ def manifest(folder):
     write_byte_tokenizer(folder/'tokenizer')
     source = replace(native_source(str(run)), name='teacher.pt')
     opened = prismatic_teacher.open_prismatic(source, Bos(), folder/'tokenizer')
-    frames, plan = small_frames(folder), np.arange(3)
-    config = BuildConfig(teacher_checkpoint=str(run), num_samples=3, shard_size=2, output_dir=str(folder/'cache'))
+    frames, plan = small_frames(folder), np.arange(4)
+    config = BuildConfig(teacher_checkpoint=str(run), num_samples=4, shard_size=2, output_dir=str(folder/'cache'))
     asked = make_manifest(config, frames, plan, opened, [opened.prompt], torch.device('cpu'), 'float32')
-    cache = folder/'cache'
-    cache.mkdir()
-    write_json(cache/MANIFEST, asked)
+    cache, path = small_cache(folder, asked, plan.tolist()), folder/'cache'/MANIFEST
     def read():
         notes = KeptRecords()
         with capture_logs(notes):
-            check_same_cache(cache, asked)
-            shards_to_make(cache, asked)
-        same = meaning(json.loads((cache/MANIFEST).read_bytes())) == meaning(json.loads(json.dumps(asked)))
+            cache.check()
+            if missing_shards(cache): raise UserError('made again')
+        same = meaning(json.loads(path.read_bytes())) == meaning(json.loads(json.dumps(asked)))
         return same, [r.getMessage() for r in notes.records]  # what the log says of a difference counts as noticed
-    return in_file(cache/MANIFEST, read)
+    return in_file(path, read)
 
 
 def prompts(folder):
@@ -146,12 +167,23 @@ WORDS = dict(
     dataset=Kind(words(b'libero_90:1.0.0=1', named), change.words_of(*DATASET)),
     flags=Kind(words(b'--teacher_checkpoint=x\n--seed=3\n--dtype\nfp16', flags), change.words_of(*FLAGS)))
 
-SIDECAR = 'a sidecar has no hash of its own, and which frames its records are is in it alone'
+def mutate_signed(rng, data):
+    "A change to the values in a signed file, which is then signed again: nothing but its meaning tells."
+    try:
+        value = json.loads(change.mutate_json(rng, data))
+        return signed_bytes({k: v for k, v in value.items() if k != SELF}) if isinstance(value, dict) else data
+    except (ValueError, RecursionError): return data
+
+
+SIGNED = 'who signs it again may say other things of the records: complete.json and verify tell'
 CACHES = {
     'shard': Kind(shard),
     'shard pickle': Kind(shard, change.mutate_zip),
-    'sidecar': Kind(sidecar, change.mutate_json, explained=SIDECAR),
+    'sidecar': Kind(sidecar, change.mutate_json),
+    'sidecar, signed again': Kind(sidecar, mutate_signed, explained=SIGNED),
     'manifest': Kind(manifest, change.mutate_json),
+    'manifest, signed again': Kind(manifest, mutate_signed),
+    'complete.json': Kind(completed, change.mutate_json),
     'prompts': Kind(prompts),
 }
 KINDS = {**TEACHERS, **DATA, **CACHES, **WORDS}
