@@ -34,7 +34,7 @@ def read_manifest(
     except FileNotFoundError:
         raise UserError(f'{store.url} {_instead(store)}, expected the folder of a cache') from None
     counts = manifest.get('shards')
-    if isinstance(counts, list) and counts and all(type(n) is int and n > 0 for n in counts): return manifest
+    if isinstance(counts, list) and counts and all(type(n) is int and 0 < n < 1 << 63 for n in counts): return manifest
     raise UserError(f'{store.url}/{MANIFEST} is not the manifest of a cache: it has no counts of records in "shards"')
 
 # %% ../nbs/16_status.ipynb #883d0b72
@@ -135,7 +135,7 @@ def _pace(s: CacheStatus) -> str:
     "The rate, and the time that is left."
     if s.rate is None: return 'not known yet'
     left = 'nobody at work' if s.seconds_left is None else f'{_time(s.seconds_left)} left'
-    return f'{s.rate:.3g} records/s, {left}'
+    return f'{s.rate:,.1f} records/s, {left}'
 
 def status_text(
     s: CacheStatus,

@@ -49,23 +49,38 @@ def _named_by_sidecar(store: Store, name: str) -> list[str]:
     except (FileNotFoundError, UserError): return []
     return [shard_name(number), name] if said == shard_name(number) else []
 
+def _is_ours(store: Store, name: str) -> bool:
+    "Whether a manifest.json or complete.json is a cache's, damaged though it may be."
+    try: data = store.read(name)
+    except (FileNotFoundError, UserError): return False
+    try: return parse_json(data, name).get('format') == 'anchor_cache'
+    except UserError: return not data or b'"anchor_cache"' in data
+
 def owned_files(
     store: Store,
 ) -> set[str]:
     "Names of the files that belong to the cache in a store; raises `UserError` for a manifest of something else."
     listing = store.listing()
-    try: planned = parse_json(store.read(MANIFEST), MANIFEST).get('shards')
-    except (FileNotFoundError, UserError): planned = []  # there is none, or it is damaged
-    if not isinstance(planned, list):
-        raise UserError(f'--output_dir: {store.url}/{MANIFEST} is not the manifest of a cache; move it away or name '
-                        'another folder')
-    owned = {MANIFEST, COMPLETE, *(shard_name(k, end) for k in range(len(planned)) for end in ('.pt', '.json'))}
-    owned |= {name for sidecar in listing for name in _named_by_sidecar(store, sidecar)}
-    return owned & set(listing)
+    for name in {MANIFEST, COMPLETE} & set(listing):
+        if not _is_ours(store, name):
+            raise UserError(f'--output_dir: {store.url}/{name} is not that of a cache; move it away or name another '
+                            'folder')
+    try: shards = parse_json(store.read(MANIFEST), MANIFEST).get('shards')
+    except (FileNotFoundError, UserError): shards = []  # there is none, or it is damaged
+    planned = len(shards) if isinstance(shards, list) else 0
+    numbers = {name: shard_number(name) for name in listing}
+    owned = {name for name, number in numbers.items() if number is not None and number < planned}
+    return owned | {MANIFEST, COMPLETE} & set(listing) | {
+        name for sidecar in listing for name in _named_by_sidecar(store, sidecar)}
 
 def _remedy(store: Store) -> str:
     "What to do about a folder that holds another cache, and what that would destroy."
-    sizes = [size for name, size in store.listing().items() if shard_number(name) is not None and name.endswith('.pt')]
+    listing = store.listing()
+    shards = [name for name in listing if shard_number(name) is not None and name.endswith('.pt')]
+    try: owned = owned_files(store)
+    except UserError: owned = set()
+    if strays := sorted(set(shards) - owned): return f'name another folder, or move {strays[0]} away'
+    sizes = [listing[name] for name in shards]
     there = f'the {units.count(len(sizes), "shard")} in it ({units.size(sum(sizes))})'
     return f'name another folder, or add --overwrite, which deletes {there if sizes else "its manifest"}'
 
@@ -131,10 +146,13 @@ class Cache(_Planned):
         except FileNotFoundError: return None
         return data, parse_signed(data, f'{self.store.url}/{MANIFEST}')
 
+    def _comparable(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        "A manifest without the hardware, where any will do."
+        return {k: v for k, v in manifest.items() if not (self.mixed and k == 'hardware')}
+
     def differences(self, on_disk: dict[str, Any]) -> list[str]:
         "In what this build's manifest differs from another one, in words."
-        def plain(m): return {k: v for k, v in m.items() if not (self.mixed and k == 'hardware')}
-        return manifest_differences(plain(self.requested), plain(on_disk))
+        return manifest_differences(self._comparable(self.requested), self._comparable(on_disk))
 
     def look(self) -> tuple[str, str]:
         "What the store is to this build, and why it is another cache where it is."
@@ -146,7 +164,8 @@ class Cache(_Planned):
             if not any(map(_belongs, listing)): return NEW, ''
             return OTHER, f'{self.store.url} has shards but no {MANIFEST}, so nobody can tell what they are'
         told = self.differences(found[1])
-        shorter = bool(told) and extends(self.requested, found[1], lambda n: frames_sha256(self.order[:n]))
+        asked, there = self._comparable(self.requested), self._comparable(found[1])
+        shorter = bool(told) and extends(asked, there, lambda n: frames_sha256(self.order[:n]))
         if not told or shorter:
             self._adopt(found[1])
             return (SHORTER if shorter else SAME), ''
@@ -215,8 +234,9 @@ def _replace(cache: Cache, state: str) -> None:
     owned = owned_files(cache.store)
     kept = {MANIFEST} if state == OTHER else owned - {COMPLETE}
     _check_places(cache, owned | _planned_names(cache), owned)
-    for name in sorted(owned - kept): cache.store.remove(name)  # complete.json first
-    cache.store.write(MANIFEST, cache.data)
+    def remove() -> None:
+        for name in sorted(owned - kept): cache.store.remove(name)  # complete.json first
+    cache.store.write(MANIFEST, cache.data, remove)  # the new one is on the disk by then, under another name
     if strays := sorted(name for name in cache.store.listing() if _belongs(name) and name not in owned | {MANIFEST}):
         log.warning('%s: not of the cache there, so left as it is: %s', cache.store.url, ', '.join(strays))
 
@@ -241,7 +261,8 @@ def _settle(cache: Cache, replace: bool) -> bool:
         if hold: hold.close()
     elif state == SHORTER or replace:
         if hold := _hold_alone(cache):
-            with contextlib.closing(hold): _replace(cache, state)
+            with contextlib.closing(hold):
+                if cache.look()[0] == state: _replace(cache, state)  # nobody was quicker
     else: cache.check()
     return False
 
@@ -260,15 +281,19 @@ def open_cache(
     "Make the store ready for a build; another cache stays until the first new shard is there. Raises `UserError`."
     cache.store.prepare()
     cache.store.sweep()
-    if cache.check() == OTHER:
-        if not (hold := _hold_alone(cache)): raise _busy(cache)
-        hold.close()
-        _check_claims(cache)
-        _check_places(cache, _planned_names(cache), owned_files(cache.store))
-        return list(range(len(cache.counts)))
+    _check_places(cache, {MANIFEST}, {MANIFEST})
+    end = time.monotonic() + _PATIENCE
+    while cache.check() == OTHER:
+        if hold := _hold_alone(cache):
+            hold.close()
+            _check_claims(cache)
+            _check_places(cache, _planned_names(cache), owned_files(cache.store))
+            return list(range(len(cache.counts)))
+        if time.monotonic() > end: raise _busy(cache)
+        time.sleep(.05)  # another process of this build may be about to take the store over
     _acquire(cache, replace=False)
     missing = missing_shards(cache)
-    places = {shard_name(k, end) for k in missing for end in ('.pt', '.json')}
+    places = {COMPLETE, *(shard_name(k, end) for k in missing for end in ('.pt', '.json'))}
     _check_places(cache, places, places)
     return missing
 
@@ -319,15 +344,16 @@ def store_shard(
 def damaged_shards(
     cache: Cache,
     told: Callable[[int], object] = lambda n: None,  # called with the bytes of each shard that was read
+    among: Iterable[int] | None = None,  # numbers of shards; all if left out
 ) -> list[int]:  # numbers
     "Of the shards that are done, those that are not what their sidecars say; reads each once and changes nothing."
     missing_shards(cache)
     damaged, size = [], 0
-    for number in sorted(cache.known):
+    for number in sorted(cache.known if among is None else cache.known.keys() & set(among)):
         try:
             found, size = cache.store.sha256(shard_name(number))
             if found != read_sidecar(cache.store, number)['sha256']: damaged.append(number)
-        except (FileNotFoundError, UserError): damaged.append(number)
+        except (OSError, UserError): damaged.append(number)
         told(size)
     return damaged
 
@@ -354,7 +380,8 @@ def complete(
     "Mark the cache as complete if it is; raises `UserError` where the store is not the build's any more."
     check_own(cache)
     if missing_shards(cache): return None
-    said = completion(cache.store)
+    try: said = completion(cache.store)
+    except FileNotFoundError: return None  # a shard that another process has found to be damaged
     if not is_complete(cache): cache.store.write(COMPLETE, signed_bytes(said), lambda: check_own(cache))
     for name in cache.store.listing():
         if claimed_number(name) is not None: cache.store.remove(name)

@@ -70,7 +70,7 @@ def claimed_number(
 ) -> int | None:  # None for another file
     "The number of the shard that a claim is on."
     match = re.fullmatch(r'\.hidden_anchor_shard_([0-9]{6,})\.claim', name)
-    return int(match[1]) if match else None
+    return int(match[1]) if match and claim_name(int(match[1])) == name else None
 
 # %% ../nbs/11_claims.ipynb #11a00001
 @dataclass
@@ -88,7 +88,7 @@ class Claim:
 
 def _has_died(store: Store, name: str, owner: dict[str, Any], age: float) -> bool:
     "Whether a lock tells that a claim's owner is dead."
-    if owner.get('kernel') != kernel_id() or age < _YOUNG: return False
+    if owner.get('kernel') != kernel_id() or 0 <= age < _YOUNG: return False
     hold = store.hold(name, shared=False)
     if hold is None: return False
     hold.close()
@@ -104,14 +104,15 @@ def read_claims(
     found = []
     for number, name in sorted((n, name) for name in store.listing() if (n := claimed_number(name)) is not None):
         try:
-            try: owner = parse_json(store.read(name), name)
+            try: owner = parse_json(store.read(name, 1 << 16), name)
             except UserError: owner = {}
             sign, moment = store.modified(name), time.monotonic()
             if seen is not None and seen.get(name, (None,))[0] != sign: seen[name] = sign, moment
-            age = max(0., (time.time() if now is None else now) - sign, moment - seen[name][1] if seen else 0.)
-            alive = age < stale and not _has_died(store, name, owner, age)
+            age = (time.time() if now is None else now) - sign  # below 0: of a clock that was wrong
+            if seen: age = max(age, moment - seen[name][1])
+            alive = -stale < age < stale and not _has_died(store, name, owner, age)
         except FileNotFoundError: continue  # given back meanwhile
-        found.append(Claim(number, owner, age, alive))
+        found.append(Claim(number, owner, max(0., age), alive))
     return found
 
 # %% ../nbs/11_claims.ipynb #7f8f5a0e
@@ -154,7 +155,9 @@ class _Held:
                 with contextlib.suppress(OSError, UserError): self._sign(number)
 
     def _sign(self, number: int) -> None:
-        "Renew a claim."
+        "Renew a claim, if it is still the one that was made."
+        hold = self.held.get(number)
+        if hold and not hold.same(): return
         self.store.touch(claim_name(number))
         self.offset = self.store.modified(claim_name(number)) - time.time()
 
@@ -170,12 +173,22 @@ class Claims(_Held):
     def take(self, number: int) -> bool:
         "Claim a shard; false where somebody else has."
         name, since = claim_name(number), time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())
-        if not self.store.create(name, json_bytes(self.owner | dict(since=since))): return False
-        hold = None
-        with contextlib.suppress(FileNotFoundError):
-            hold = self.store.hold(name, shared=False)
-            self._sign(number)
-        with self.lock: self.held[number] = hold
+        word, hold = json_bytes(self.owner | dict(since=since)), None
+        try:
+            if not self.store.create(name, word):
+                if why := self.store.obstacle(name):
+                    raise UserError(f'{self.store.url}/{name} is {why}, expected no such name; remove it')
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                hold = self.store.hold(name, shared=False)
+                self._sign(number)
+            with self.lock: self.held[number] = hold
+        except FileNotFoundError:
+            raise UserError(f'{self.store.url} is gone, so this build stops; start it again') from None
+        except BaseException:  # a signal, say
+            with contextlib.suppress(OSError, UserError):
+                if number not in self.held and self.store.read(name, 1 << 16) == word: self.store.remove(name)
+            raise
         return True
 
     def others(self) -> list[Claim]:

@@ -164,7 +164,7 @@ def _verify_parser(prog: str) -> Parser:
                         help='run K records through the teacher again, from their frames and from their own inputs')
     parser.add_argument('--recompute_seed', type=to_int, default=0, metavar='N', help='decides which (default: 0)')
     where = parser.add_argument_group('for --recompute', 'Where the teacher and the dataset are now, as for build; all '
-                                      'else is in the manifest, which also says where they were.')
+                                      'else is in the manifest, and so is where the teacher was.')
     for name in _WHERE: where.add_argument('--' + name, metavar='NAME', help='as for build')
     return parser
 

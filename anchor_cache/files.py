@@ -45,15 +45,23 @@ def kernel_id() -> str:  # 8 hexadecimal digits
     except OSError: text = socket.gethostname()
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
-def _create(path: Path) -> tuple[Path, BinaryIO]:
-    "A new, empty, locked file beside `path`, and its temporary name."
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    "Inside: a new, empty, locked file beside `path`, and its name, which is removed at the end if it is still there."
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
     while True:
-        temporary = path.with_name(f'.{path.name}.{kernel_id()}.{secrets.token_hex(8)}.tmp')
-        file = open(temporary, 'wb', opener=lambda file, _: os.open(file, flags, 0o666))  # less what the umask takes
-        lock_file(file, wait=True)
-        if temporary.exists(): return temporary, file
-        file.close()  # `remove_stale` took it for a dead one before it was locked
+        temporary, ours = path.with_name(f'.{path.name}.{kernel_id()}.{secrets.token_hex(8)}.tmp'), True
+        try:  # from here on, since a signal may come at any moment
+            with open(temporary, 'wb', opener=lambda file, _: os.open(file, flags, 0o666)) as file:  # less the umask
+                lock_file(file, wait=True)
+                if temporary.exists():  # `remove_stale` may have taken it for a dead one before it was locked
+                    yield temporary, file
+                    return
+        except FileExistsError as e:
+            ours = e.filename != str(temporary)
+            raise
+        finally:
+            if ours: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/03_files.ipynb #5453343e
 def _sync_folder(folder: Path) -> None:
@@ -70,10 +78,9 @@ def atomic_write(
     """Write a file that appears under its name only when the block ends well and `gate` does not raise.
 
     Raises `OSError` with the file's name."""
-    path, temporary = Path(path), None
+    path = Path(path)
     try:
-        temporary, file = _create(path)
-        with file:
+        with _temporary(path) as (temporary, file):
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -83,29 +90,37 @@ def atomic_write(
     except OSError as e:
         e.filename = e.filename or str(path)
         raise
-    finally:
-        if temporary: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/03_files.ipynb #37bab5a3
+def _write_new(path: Path, data: bytes) -> bool:
+    "Create a file and then write it; false where its name is taken."
+    try: handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError: return False
+    try:
+        with open(handle, 'wb') as f: f.write(data)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
 def exclusive_write(
     path: Path,  # the file to be
     data: bytes,
 ) -> bool:  # false where something has that name already
     "Create a file with its content unless its name is taken; one of several that try at once succeeds."
     path = Path(path)
-    with contextlib.ExitStack() as stack:
-        temporary, file = _create(path)
-        stack.callback(temporary.unlink, missing_ok=True)
-        stack.enter_context(file).write(data)
+    with _temporary(path) as (temporary, file):
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
         try: os.link(temporary, path)
         except FileExistsError: return False
         except OSError:  # no hard links here
-            try: handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            except FileExistsError: return False
-            with open(handle, 'wb') as f: f.write(data)
-    _sync_folder(path.parent)
+            if not _write_new(path, data): return False
+    try: _sync_folder(path.parent)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 # %% ../nbs/03_files.ipynb #c9c09463

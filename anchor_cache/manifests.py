@@ -91,7 +91,10 @@ def read_sidecar(
     "The sidecar of a shard; raises `FileNotFoundError`, and `UserError` for one that is damaged or incomplete."
     name = shard_name(number, '.json')
     sidecar = read_signed(store, name)
-    if any(type(sidecar.get(key)) is not kind for key, kind in _SIDECAR.items()):
+    left_out, counts = sidecar.get('skipped', []), [sidecar.get('bytes', -1), sidecar.get('count', -1)]
+    fits = all(type(sidecar.get(key)) is kind for key, kind in _SIDECAR.items()) and isinstance(left_out, list)
+    fits = fits and all(0 <= n < 1 << 63 for n in counts) and len(sidecar['records']) == sidecar['count']
+    if not fits or not all(isinstance(entry, dict) for entry in [*sidecar['records'], *left_out]):
         raise UserError(f'{store.url}/{name} is not the sidecar of a shard: expected {", ".join(_SIDECAR)}')
     if sidecar['shard'] != shard_name(number):
         raise UserError(f'{store.url}/{name} belongs to {sidecar["shard"]!a}, expected {shard_name(number)}')
@@ -187,12 +190,17 @@ def manifest_differences(
 # %% ../nbs/09_manifests.ipynb #3d7ec4df
 _GROWS = 'shards', 'plan_sha256', SELF  # with choices.num_samples
 
+def _choices(manifest: dict[str, Any]) -> dict[str, Any]:
+    "The choices in a manifest, which may be anybody's."
+    choices = manifest.get('choices')
+    return choices if isinstance(choices, dict) else {}
+
 def cache_identity(
     manifest: dict[str, Any],  # as it is on disk
 ) -> str:  # 64 hexadecimal digits
     "A hash of all that decides a record's bytes and its place: the manifest without what grows with more samples."
     kept = {k: v for k, v in manifest.items() if k not in _GROWS}
-    choices = {k: v for k, v in manifest.get('choices', {}).items() if k != 'num_samples'}
+    choices = {k: v for k, v in _choices(manifest).items() if k != 'num_samples'}
     return hashlib.sha256(json_bytes(kept | dict(choices=choices))).hexdigest()
 
 def frames_sha256(
@@ -207,7 +215,7 @@ def extends(
     first: Callable[[int], str],  # `frames_sha256` of the first so many samples of the requested plan
 ) -> bool:
     "Whether a build asks for the samples that a cache has, and more of the same behind them."
-    asked, has = (m.get('choices', {}).get('num_samples') for m in (requested, on_disk))
+    asked, has = (_choices(m).get('num_samples') for m in (requested, on_disk))
     if type(asked) is not int or type(has) is not int or not 0 < has < asked: return False
     if any(not path.startswith(('choices.num_samples', 'shards', 'plan_sha256'))
            for path, *_ in _differing(_identity(json.loads(json.dumps(requested))), _identity(on_disk))): return False

@@ -174,12 +174,12 @@ class Failures:
     "Counts the samples that were skipped; raises `UserError` when too many follow each other."
     def __init__(self) -> None: self.skipped, self.row = 0, 0
 
-    def note(self, why: str | None) -> None:
+    def note(self, why: str | None, name: str = 'a sample') -> None:
         "Take note of the next sample: what was wrong with it, or None."
         self.row = self.row + 1 if why else 0
         if not why: return
         self.skipped += 1
-        log.warning('skipped: %s', why)
+        log.warning('skipped %s: %s', name, why)
         if self.row >= MOST_FAILURES:
             raise UserError(f'{self.row} samples in a row failed, the last one with: {why}; '
                             'mend what they have in common')
@@ -233,7 +233,7 @@ def collect_shard(
         batch, features = next(answered)  # (batch, hidden_dim)
         failed = _add_what_fits(plan, builder, batch, features)
         for i, n in enumerate(batch.samples):
-            failures.note(why := failed.get(i))
+            failures.note(why := failed.get(i), frame_name(plan.sample(n)))
             if why: skipped.append(dict(plan.sample(n), position=n - samples.start,
                                         error=why.replace(f'{c.data_root_dir}/', '')))  # the same wherever it is made
             else: taken.append(plan.sample(n))

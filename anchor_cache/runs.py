@@ -135,6 +135,10 @@ def mixture_shares(
             for source, weight, number, total in zip(plan.frames.sources, plan.frames.weights, taken.tolist(), held)]
 
 # %% ../nbs/24_runs.ipynb #1d16da26
+class _Lines(logging.StreamHandler):
+    "Writes lines as long as there is room for them: a full disk is told where a shard is written."
+    def handleError(self, record: logging.LogRecord) -> None: pass
+
 @contextlib.contextmanager
 def _build_log(plan: BuildPlan, cache: Cache) -> Iterator[None]:
     "Append plain lines to the folder's build.log: what was logged while planning and inside, and what stopped it."
@@ -142,7 +146,7 @@ def _build_log(plan: BuildPlan, cache: Cache) -> Iterator[None]:
         yield
         return
     who = '' if plan.place.count == 1 else f'[{plan.place}] '.replace('%', '')
-    with open_log(cache.store.folder/'build.log') as file, capture_logs(logging.StreamHandler(file)) as handler:
+    with open_log(cache.store.folder/'build.log') as file, capture_logs(_Lines(file)) as handler:
         handler.setFormatter(logging.Formatter(f'%(asctime)s {who}%(levelname)s %(message)s'))
         for record in plan.notes: handler.handle(record)
         try: yield
@@ -288,7 +292,7 @@ def open_run(
     "Inside: the cache of a plan is open to this process, and what is logged is appended to its build.log."
     with contextlib.closing(plan.cache()) as cache:
         open_cache(cache)
-        for number in damaged: forget(cache, number)
+        for number in damaged_shards(cache, among=damaged): forget(cache, number)  # unless it was mended meanwhile
         named, begun = plan.manifest['teacher'].get('name'), cache.manifest['teacher'].get('name')
         plan = replace(plan, manifest=cache.manifest)
         with (_build_log(plan, cache), Claims(cache.store, cache.identity, plan.place) as claims,
@@ -316,7 +320,7 @@ def run_build(
             teacher = load()
             if not run.progress:
                 _announce(run.plan, teacher, run.cache, run.begun)
-                check_space(plan, teacher, run.cache, SAME if run.cache.hold else state)
+                if there: check_space(plan, teacher, run.cache, SAME)
             return teacher
         run.go(prepared)
         return _summary(plan, run.cache, start, run, complete(run.cache))

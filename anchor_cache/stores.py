@@ -147,7 +147,7 @@ class LocalStore(_LocalFolder):
         return atomic_write(self.folder/name, gate)
 
     def create(self, name: str, data: bytes) -> bool: return exclusive_write(self.folder/name, data)
-    def touch(self, name: str) -> None: os.utime(self.folder/name)
+    def touch(self, name: str) -> None: os.utime(self.folder/name, follow_symlinks=False)
     def modified(self, name: str) -> float: return os.stat(self.folder/name).st_mtime
     def remove(self, name: str) -> None: (self.folder/name).unlink(missing_ok=True)
 
@@ -164,6 +164,8 @@ class LocalStore(_LocalFolder):
 
     def hold(self, name: str, shared: bool = True) -> Hold | None:
         path = self.folder/name
+        if why := self.obstacle(name):
+            raise UserError(f'{path} is {why}, expected a file; remove it or name another folder')
         writable = os.access(path, os.W_OK)  # network file systems lock only what may be written to
         file = open(path, 'r+b' if writable else 'rb')
         if (locked := lock_file(file, shared)) is not False: return Hold(path, file, bool(locked))

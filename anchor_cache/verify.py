@@ -32,6 +32,7 @@ from anchor_cache.shard_checks import (
     has_own_mask,
     hashed_copy,
     image_difference,
+    is_of_shorter,
     make_plain,
     manifest_faults,
     merge_faults,
@@ -165,6 +166,9 @@ def _check_sidecar(look: _Look, number: int) -> dict[str, Any] | None:
     except FileNotFoundError: look.say(MISSING, name, 'vanished while it was looked at')
     except UserError as e: look.say(DAMAGED, name, _about(e, name))
     else:
+        if look.manifest is not None and is_of_shorter(sidecar, look.manifest, number):
+            look.say(MISSING, name, 'is of a shorter cache that was extended, and is made again')
+            return None
         faults = entry_faults(sidecar) if look.manifest is None else sidecar_faults(sidecar, look.manifest, number)
         if look.say(DAMAGED, name, *faults): return None
         hardware = sidecar.get('hardware')
@@ -361,7 +365,8 @@ def _check_end(look: _Look) -> None:
         if all_there and report.whole: look.say(MISSING, COMPLETE, 'is missing: the same build command writes it')
         return
     except UserError as e: said = str(e).encode()
-    if not all_there: look.say(DAMAGED, COMPLETE, 'calls the cache complete, which it is not')
+    if COMPLETE not in look.listing: look.say(MISSING, COMPLETE, 'has just been written: look again')
+    elif not all_there: look.say(DAMAGED, COMPLETE, 'calls the cache complete, which it is not')
     elif said != right: look.say(DAMAGED, COMPLETE, 'is not what manifest, sidecars and shards give')
 
 def _check_odd(look: _Look) -> None:
@@ -421,8 +426,9 @@ def report_text(
     if r.cache_sha256 and r.whole: last = [f'cache_sha256 {r.cache_sha256}']
     else: last = [f'{kind} shards: {format_numbers(r.numbers(kind))}' for kind in (DAMAGED, MISSING) if r.numbers(kind)]
     if r.removed: last += [f'removed {name}' for name in r.removed]
+    planned = [k for k in r.numbers(DAMAGED) if k < (r.planned or 0)]  # another one is somebody else's, and stays
     if r.removed: last.append('the same build command makes them again')
-    elif r.planned is not None and r.numbers(DAMAGED):
+    elif planned:
         last.append('--repair removes what is damaged, so that the same build command makes it again')
     return '\n'.join([*rows, _summary(r), *last])
 
