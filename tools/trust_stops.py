@@ -12,8 +12,8 @@ ENDS = dict(SIGINT='interrupted', SIGTERM='stopped by SIGTERM', SIGHUP='stopped 
 def end_at_random(place, end, seconds, *patches):
     """Start a build and end it at a random moment of its life; the child, and in which part of its life that was.
 
-    A fifth of them anywhere, two fifths after the folder has appeared, two fifths when some of the shards are there. One
-    that ends by itself before its moment is no case: it is started again in an empty folder."""
+    A fifth of them anywhere, two fifths after the folder has appeared, two fifths when some shards are there. One that
+    ends by itself before its moment is no case: it is started again in an empty folder."""
     for _ in range(50):
         child = place.build(*patches)
         kind = place.rng.random()
