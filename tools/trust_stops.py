@@ -12,14 +12,18 @@ ENDS = dict(SIGINT='interrupted', SIGTERM='stopped by SIGTERM', SIGHUP='stopped 
 def end_at_random(place, end, seconds, *patches):
     """Start a build and end it at a random moment of its life; the child, and in which part of its life that was.
 
-    One in five is ended anywhere, the others after the folder has appeared. One that ends by itself before its moment
-    is no case: it is started again in an empty folder."""
+    A fifth of them anywhere, two fifths after the folder has appeared, two fifths when some shards are there. One that
+    ends by itself before its moment is no case: it is started again in an empty folder."""
     for _ in range(50):
         child = place.build(*patches)
-        if place.rng.random() < .8:
-            place.until_begun(child)
-            time.sleep(place.rng.uniform(0, seconds[1]))
-        else: time.sleep(place.rng.uniform(.05, seconds[0]))
+        kind = place.rng.random()
+        if kind < .2: time.sleep(place.rng.uniform(.05, seconds[0]))
+        else: place.until_begun(child)
+        if .2 <= kind < .6: time.sleep(place.rng.uniform(0, seconds[1]))
+        elif kind >= .6:
+            wanted = place.rng.randrange(1, 7)
+            while place.shards() < wanted and not child.ended(): time.sleep(.001)
+            time.sleep(place.rng.uniform(0, seconds[1] / 20))
         when = stage(place)
         if end(child): return child, when
         if child.wait(): raise Broken(f'ended by itself with status {child.status}: {child.tail()}')
