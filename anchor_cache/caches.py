@@ -219,6 +219,7 @@ def _check_places(cache: Cache, names: Iterable[str], owned: Iterable[str]) -> N
         raise UserError(f'--output_dir: {cache.store.url}/{name} {problem}, and would be replaced; move it away '
                         'or name another folder')
 
+# %% ../nbs/12_caches.ipynb #12ca0030
 def _planned_names(cache: Cache) -> set[str]:
     "Names of the files that this build makes."
     return {MANIFEST, COMPLETE, *(shard_name(k, end) for k in range(len(cache.counts)) for end in ('.pt', '.json'))}
@@ -275,6 +276,7 @@ def _acquire(cache: Cache, replace: bool) -> None:
         if time.monotonic() > end: raise _busy(cache)
         time.sleep(.05)
 
+# %% ../nbs/12_caches.ipynb #12ca0031
 def open_cache(
     cache: Cache,
 ) -> list[int]:  # numbers of the shards that are still to be made
