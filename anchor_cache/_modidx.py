@@ -632,6 +632,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'anchor_cache.files._name_at': ('files.html#_name_at', 'anchor_cache/files.py'),
                                     'anchor_cache.files._open_stale': ('files.html#_open_stale', 'anchor_cache/files.py'),
                                     'anchor_cache.files._refusal': ('files.html#_refusal', 'anchor_cache/files.py'),
+                                    'anchor_cache.files._surely_unlink': ('files.html#_surely_unlink', 'anchor_cache/files.py'),
                                     'anchor_cache.files._sync_folder': ('files.html#_sync_folder', 'anchor_cache/files.py'),
                                     'anchor_cache.files._temporary': ('files.html#_temporary', 'anchor_cache/files.py'),
                                     'anchor_cache.files._tensor_sums': ('files.html#_tensor_sums', 'anchor_cache/files.py'),

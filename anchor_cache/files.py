@@ -45,6 +45,13 @@ def kernel_id() -> str:  # 8 hexadecimal digits
     except OSError: text = socket.gethostname()
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
+def _surely_unlink(path: Path) -> None:
+    "Remove a file if it is there, also when a signal comes at this very moment."
+    try: path.unlink(missing_ok=True)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     "Inside: a new, empty, locked file beside `path`, and its name, which is removed at the end if it is still there."
@@ -61,7 +68,7 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
             ours = e.filename != str(temporary)
             raise
         finally:
-            if ours: temporary.unlink(missing_ok=True)
+            if ours: _surely_unlink(temporary)
 
 # %% ../nbs/03_files.ipynb #5453343e
 def _sync_folder(folder: Path) -> None:
