@@ -55,8 +55,7 @@ def done_shards(
         if not {shard_name(k), shard_name(k, '.json')} <= set(listing): continue
         try: sidecar = read_sidecar(store, k)
         except (FileNotFoundError, UserError): continue
-        skipped = sidecar.get('skipped', [])
-        skipped = len(skipped) if isinstance(skipped, list) else 0
+        skipped = len(sidecar.get('skipped', []))
         said = sidecar['bytes'], sidecar['count'] + skipped, sidecar['cache_identity']
         if said == (listing[shard_name(k)], count, identity): done[k] = Done(sidecar['count'], skipped, said[0])
     return done

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from .config import UserError, parse_json, shown
 from .files import kernel_id
 from .logs import notice
-from .manifests import json_bytes, shard_name
+from .manifests import json_bytes, shard_name, shard_number
 from .stores import Store
 
 # %% ../nbs/11_claims.ipynb #c2119c0f
@@ -69,8 +69,7 @@ def claimed_number(
     name: str,  # of a file
 ) -> int | None:  # None for another file
     "The number of the shard that a claim is on."
-    match = re.fullmatch(r'\.hidden_anchor_shard_([0-9]{6,})\.claim', name)
-    return int(match[1]) if match and claim_name(int(match[1])) == name else None
+    return shard_number(name[1:], ('.claim',)) if name.startswith('.') else None
 
 # %% ../nbs/11_claims.ipynb #11a00001
 @dataclass
@@ -202,8 +201,8 @@ class Claims(_Held):
     ) -> int | None:  # None where all of them are worked on
         "Claim the next shard."
         claims = {claim.number: claim for claim in self.others()}
-        mine = list(missing[self.place.index % len(missing)::self.place.count]) if missing else []
-        for number in [*mine, *(n for n in reversed(missing) if n not in mine)]:
+        mine = missing[self.place.index % len(missing)::self.place.count] if missing else []
+        for number in dict.fromkeys([*mine, *reversed(missing)]):
             claim = claims.get(number)
             if number in self.held or claim and claim.alive: continue
             if claim:

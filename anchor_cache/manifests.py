@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'COMPLETE', 'SELF', 'json_bytes', 'signed_bytes', 'parse_signed', 'read_signed', 'shard_name',
-           'shard_number', 'shard_path', 'read_sidecar', 'manifest_differences', 'cache_identity', 'frames_sha256',
-           'extends']
+           'shard_number', 'shard_path', 'read_sidecar', 'manifest_differences', 'cache_files', 'cache_sha256',
+           'cache_identity', 'frames_sha256', 'extends']
 
 # %% ../nbs/09_manifests.ipynb #4e536e03
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,12 @@ def shard_name(
 
 def shard_number(
     name: str,  # of a file
+    suffixes: Sequence[str] = ('.pt', '.json'),  # that it may have
 ) -> int | None:  # None for another file
     "The number of a shard or a sidecar, from its name."
-    match = re.fullmatch(r'hidden_anchor_shard_([0-9]{6,})\.(?:pt|json)', name)
-    return int(match[1]) if match and shard_name(int(match[1]), '') == name.rpartition('.')[0] else None
+    match = re.fullmatch(r'hidden_anchor_shard_([0-9]{6,})(\.\w+)', name)
+    fits = match and match[2] in suffixes and shard_name(int(match[1]), match[2]) == name
+    return int(match[1]) if match and fits else None
 
 def shard_path(
     folder: str | Path,  # of the cache
@@ -190,6 +194,20 @@ def manifest_differences(
 # %% ../nbs/09_manifests.ipynb #3d7ec4df
 _GROWS = 'shards', 'plan_sha256', SELF  # with choices.num_samples
 
+def cache_files(
+    shards: int,  # that a cache has
+) -> list[str]:  # names
+    "The files of a cache, in the order in which they are hashed: the manifest, then each sidecar and its shard."
+    return [MANIFEST, *(shard_name(k, end) for k in range(shards) for end in ('.json', '.pt'))]
+
+def cache_sha256(
+    hashes: Mapping[str, str],  # name of a file → its SHA-256
+    shards: int,
+) -> str:  # 64 hexadecimal digits
+    "One hash over all files of a cache: the SHA-256 of the lines that `sha256sum` prints for them."
+    lines = (f'{hashes[name]}  {name}\n' for name in cache_files(shards))
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
 def _choices(manifest: dict[str, Any]) -> dict[str, Any]:
     "The choices in a manifest, which may be anybody's."
     choices = manifest.get('choices')
@@ -207,7 +225,9 @@ def frames_sha256(
     numbers: Sequence[int],  # of frames, in order
 ) -> str:  # 64 hexadecimal digits
     "A hash of frames: SHA-256 of their numbers as little-endian int64, as `plan_sha256` has it of a whole plan."
-    return hashlib.sha256(b''.join(int(n).to_bytes(8, 'little', signed=True) for n in numbers)).hexdigest()
+    packed = array('q', numbers)
+    if sys.byteorder == 'big': packed.byteswap()
+    return hashlib.sha256(packed.tobytes()).hexdigest()
 
 def extends(
     requested: dict[str, Any],  # the manifest of the build that is about to start

@@ -84,12 +84,12 @@ class Worker(_Loaded):
     "A teacher in memory, and shards made with it. What is wrong with the choices is raised by the first call."
     def begin(self) -> dict[int, int]:  # number of a shard → its records
         "Shards that are to be made; the cache is open and the teacher loaded where there are any. Raises `UserError`."
-        from anchor_cache.caches import SAME, SHORTER, forget, missing_shards
+        from anchor_cache.caches import SAME, SHORTER, forget, shards_to_make
         from anchor_cache.runs import check_space, kept_damaged
         with contextlib.closing(self.plan.cache()) as cache:
-            there = (state := cache.check()) in (SAME, SHORTER)
-            damaged = kept_damaged(self.plan, cache) if there else []
-            missing = {*damaged, *missing_shards(cache)} if there else set(range(len(cache.counts)))
+            state = cache.check()
+            damaged = kept_damaged(self.plan, cache) if state in (SAME, SHORTER) else []
+            missing = {*damaged, *shards_to_make(cache, state)}
             wanted = {n: cache.counts[n] for n in self.plan.wanted() if n in missing}
             if wanted: check_space(self.plan, self.teacher, cache, state)
         for number in damaged: forget(self.run.cache, number)
@@ -104,12 +104,11 @@ class Worker(_Loaded):
 
     def finish(self) -> 'Summary':
         "Mark the cache as complete, and say what it holds; raises `UserError` where shards are missing after all."
-        from anchor_cache.caches import SAME, SHORTER, missing_shards
+        from anchor_cache.caches import shards_to_make
         from anchor_cache.runs import run_build
         self.opened.close()
         with contextlib.closing(self.plan.cache()) as cache:
-            there = cache.check() in (SAME, SHORTER)
-            left = [n for n in self.plan.wanted() if not there or n in missing_shards(cache)]
+            left = sorted(set(shards_to_make(cache, cache.check())) & set(self.plan.wanted()))
         if left:
             raise UserError(f'shards {format_numbers(left)} were made but are not in {self.config.output_dir} as this '
                             'worker sees it; expected an --output_dir that every node sees')

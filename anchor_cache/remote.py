@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import random
 import re
-import secrets
 import shutil
 import tempfile
 import time
@@ -22,9 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from .config import UserError, one_of, reason, shown
-from .files import kernel_id
+from .files import temporary_kernel, temporary_name
 from .logs import log
-from .stores import Hold, LocalStore, Store
+from .stores import Gate, Hold, LocalStore, Store
 
 # %% ../nbs/08_remote.ipynb #1f3ff54e
 _PACKAGES = {  # protocol → package that it needs
@@ -222,13 +221,11 @@ _S3 = 's3', 's3a'
 _WHOLE = {*_S3, 'gs', 'gcs', 'hf', 'az', 'abfs', 'abfss', 'oss', 'oci'}  # where an upload is visible at its end alone
 _PART = 50 << 20  # bytes
 
-_Gate = Callable[[], object] | None  # called when all is written, right before the file appears
-
-def _ask(gate: _Gate) -> None:
+def _ask(gate: Gate) -> None:
     try: gate and gate()
     except Exception as e: raise _Disagreed from e
 
-def _in_parts(fs: Any, spool: Path, path: str, gate: _Gate) -> None:
+def _in_parts(fs: Any, spool: Path, path: str, gate: Gate) -> None:
     "Upload in parts, ask the gate, and have a file made of them."
     target = fs.open(path, 'wb', block_size=_PART, autocommit=False)
     try:
@@ -244,9 +241,9 @@ def _in_parts(fs: Any, spool: Path, path: str, gate: _Gate) -> None:
 
 def _temporary(path: str) -> str:
     folder, _, name = path.rpartition('/')
-    return f'{folder}/.{name}.{kernel_id()}.{secrets.token_hex(8)}.tmp'
+    return f'{folder}/{temporary_name(name)}'
 
-def _renamed(fs: Any, put: Callable[[str], object], path: str, gate: _Gate) -> None:
+def _renamed(fs: Any, put: Callable[[str], object], path: str, gate: Gate) -> None:
     "Upload under a temporary name, ask the gate, rename."
     temporary = _temporary(path)
     try:
@@ -260,7 +257,7 @@ def _renamed(fs: Any, put: Callable[[str], object], path: str, gate: _Gate) -> N
 # %% ../nbs/08_remote.ipynb #8b86646f
 class _Writable(_Downloads):
     "A folder within reach of fsspec that files appear in, each of them whole."
-    def _place(self, name: str, put: Callable[[str], object], gate: _Gate, spool: Path | None = None) -> None:
+    def _place(self, name: str, put: Callable[[str], object], gate: Gate, spool: Path | None = None) -> None:
         "Have a file appear by `put`, which is given a path; `spool` has the same content."
         path = self._path(name)
         def once():
@@ -272,11 +269,11 @@ class _Writable(_Downloads):
         except _Disagreed as e: raise e.__cause__ or e from None
         except FileNotFoundError as e: raise UserError(f'{self.url}/{name} cannot be written: {e.strerror}') from e
 
-    def write(self, name: str, data: bytes, gate: _Gate = None) -> None:
+    def write(self, name: str, data: bytes, gate: Gate = None) -> None:
         self._place(name, lambda path: self.fs.pipe_file(path, data), gate)
 
     @contextlib.contextmanager
-    def writing(self, name: str, gate: _Gate = None) -> Iterator[BinaryIO]:
+    def writing(self, name: str, gate: Gate = None) -> Iterator[BinaryIO]:
         with tempfile.TemporaryDirectory(prefix='anchor_cache_') as folder:
             spool = Path(folder)/'content'
             try:
@@ -338,7 +335,7 @@ class RemoteStore(_Writable):
         finally: self.remove(name)
 
     def sweep(self) -> None:
-        names = [n for n in self.listing() if re.fullmatch(r'\..+\.[0-9a-f]{8}\.[0-9a-f]{16}\.tmp', n)]
+        names = list(filter(temporary_kernel, self.listing()))
         now = self._now() if names else 0.
         for name in names:
             with contextlib.suppress(FileNotFoundError):

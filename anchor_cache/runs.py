@@ -29,13 +29,13 @@ from anchor_cache.caches import (
     SHORTER,
     Cache,
     complete,
-    completion,
+    completed,
     damaged_shards,
     forget,
-    is_complete,
     missing_shards,
     open_cache,
     owned_files,
+    shards_to_make,
     store_shard,
 )
 from .claims import Claims
@@ -47,7 +47,6 @@ from .pipeline import Collected, Failures, Progress, make_answers, make_shards
 from .planning import BuildPlan
 from .schema import TORCH_DTYPES
 from .shards import shard_name
-from .stamps import Stamps
 from .stores import LocalStore
 from .teachers.base import Teacher
 from .teachers.prompts import fill
@@ -112,8 +111,8 @@ def check_space(
     state: str,  # what the store is to the build
 ) -> None:
     "Raise `UserError` where a disk has less room than the missing shards need; a warning with --ignore_disk."
-    missing = missing_shards(cache) if state in (SAME, SHORTER) else range(len(cache.counts))
-    sizes, free = shard_sizes(plan, teacher, [cache.counts[k] for k in missing]), cache.store.free()
+    sizes = shard_sizes(plan, teacher, [cache.counts[k] for k in shards_to_make(cache, state)])
+    free = cache.store.free()
     if free is None or not sizes: return
     listing = cache.store.listing() if state == OTHER else {}
     freed = sum(listing.get(name, 0) for name in owned_files(cache.store)) if state == OTHER else 0
@@ -183,8 +182,8 @@ _POLL = 1.  # seconds between two looks at what others do
 
 class _Shards:
     "The shards of a cache that one process has opened: which are missing, which it makes, which others have made."
-    def __init__(self, plan: BuildPlan, cache: Cache, claims: Claims, stamps: Stamps, shown: bool):
-        self.plan, self.cache, self.claims, self.stamps = plan, cache, claims, stamps
+    def __init__(self, plan: BuildPlan, cache: Cache, claims: Claims, shown: bool):
+        self.plan, self.cache, self.claims = plan, cache, claims
         self.wanted, self.failures = set(plan.wanted()), Failures()
         self.made, self.shown, self.mine = 0, shown, set[int]()  # records that were stored; shards that were claimed
         self.progress: Progress | None = None
@@ -195,9 +194,8 @@ class _Shards:
 
     def missing(self) -> list[int]:
         "Shards that are to be made, by whomever."
-        other = self.cache.hold is None and self.cache.look()[0] != SAME  # which is still to be replaced
-        whole = range(len(self.cache.counts)) if other else missing_shards(self.cache)
-        return [k for k in whole if k in self.wanted]
+        state = SAME if self.cache.hold else self.cache.look()[0]  # another cache may still be there to be replaced
+        return [k for k in shards_to_make(self.cache, state) if k in self.wanted]
 
     def numbers(self, first: int) -> Iterator[int]:
         "A shard that is claimed, and then each further one that can be."
@@ -224,7 +222,7 @@ class _Shards:
     def store(self, number: int, found: Collected) -> None:
         "Store a shard and give its claim back."
         more = dict(skipped=found.skipped) if found.skipped else {}
-        if store_shard(self.cache, number, found.shard, found.samples, self.stamps.check, **more):
+        if store_shard(self.cache, number, found.shard, found.samples, self.plan.stamps.check, **more):
             self.made += len(found.samples)
         self.claims.release(number)
 
@@ -265,7 +263,6 @@ def _announce(plan: BuildPlan, teacher: Teacher, cache: Cache, missing: list[int
 
 def _summary(plan: BuildPlan, cache: Cache, start: float, run: Run | None, said: dict[str, Any] | None) -> Summary:
     "What there is at the end of a run."
-    said = said or (completion(cache.store) if run is None else None)
     listing = cache.store.listing()
     missing = [] if said else missing_shards(cache)
     done = [k for k in range(len(cache.counts)) if k not in missing]
@@ -275,28 +272,29 @@ def _summary(plan: BuildPlan, cache: Cache, start: float, run: Run | None, said:
                    run.made if run else 0, run.progress.seconds if run and run.progress else None,
                    plan.config.overwrite, skipped, format_numbers(missing), said['cache_sha256'] if said else '')
 
-def _load(plan: BuildPlan, stamps: Stamps) -> Teacher:
+def _load(plan: BuildPlan) -> Teacher:
     "The teacher, from files that are still those that were hashed."
     status("loading the teacher's weights, in %s on %s", plan.teacher_dtype, plan.device)
     loaded = plan.teacher.load(plan.config.hidden_layer, plan.teacher_dtype, plan.device)
-    stamps.check()
+    plan.stamps.check()
     return loaded
 
 # %% ../nbs/24_runs.ipynb #24000014
 @contextlib.contextmanager
 def open_run(
     plan: BuildPlan,
+    cache: Cache | None = None,  # the plan's, if it was looked at already
     damaged: Sequence[int] = (),  # shards that are to be made again
     shown: bool = False,  # a bar on stderr
 ) -> Iterator[Run]:
     "Inside: the cache of a plan is open to this process, and what is logged is appended to its build.log."
-    with contextlib.closing(plan.cache()) as cache:
+    with contextlib.closing(cache or plan.cache()) as cache:
         open_cache(cache)
         for number in damaged_shards(cache, among=damaged): forget(cache, number)  # unless it was mended meanwhile
         named, begun = plan.manifest['teacher'].get('name'), cache.manifest['teacher'].get('name')
         plan = replace(plan, manifest=cache.manifest)
         with (_build_log(plan, cache), Claims(cache.store, cache.identity, plan.place) as claims,
-              contextlib.closing(Run(plan, cache, claims, plan.stamps, shown)) as run):
+              contextlib.closing(Run(plan, cache, claims, shown)) as run):
             if named != begun:
                 notice('the teacher is named %s; records keep the name with which this cache was begun: %s',
                        named, begun)
@@ -307,15 +305,15 @@ def run_build(
     progress: bool = True,  # a bar on stderr
 ) -> Summary:
     "Make what is still missing of a planned cache; raises `UserError`. A shard that is there and whole is kept."
-    start, load = time.perf_counter(), functools.cache(lambda: _load(plan, plan.stamps))
-    with contextlib.closing(plan.cache()) as cache:
-        state = cache.check()
-        there = state in (SAME, SHORTER)
-        damaged = kept_damaged(plan, cache) if there else []
-        if state == SAME and not damaged and not missing_shards(cache) and is_complete(cache):
-            return _summary(plan, cache, start, None, None)
-        if not there: check_space(plan, load(), cache, state)
-    with open_run(plan, damaged, progress and not plan.place.index) as run:
+    start, load = time.perf_counter(), functools.cache(lambda: _load(plan))
+    cache = plan.cache()
+    state = cache.check()
+    there = state in (SAME, SHORTER)
+    damaged = kept_damaged(plan, cache) if there else []
+    if state == SAME and not damaged and not missing_shards(cache) and (said := completed(cache)):
+        return _summary(plan, cache, start, None, said)
+    if not there: check_space(plan, load(), cache, state)
+    with open_run(plan, cache, damaged, progress and not plan.place.index) as run:
         def prepared() -> Teacher:
             teacher = load()
             if not run.progress:
@@ -380,9 +378,8 @@ def dry_run(
     "What a build would take; raises `UserError` as the build would. Nothing is written."
     start, cache = time.perf_counter(), plan.cache()
     state, wanted = cache.check(), set(plan.wanted())
-    there = missing_shards(cache) if state in (SAME, SHORTER) else range(len(cache.counts))
-    missing = [k for k in there if k in wanted]
-    teacher = _load(plan, plan.stamps)
+    missing = [k for k in shards_to_make(cache, state) if k in wanted]
+    teacher = _load(plan)
     plan.frames.images([int(plan.order[0])], teacher.image_size)  # starts TensorFlow
     loading = time.perf_counter() - start
     status('computing a few batches')

@@ -24,7 +24,7 @@ from .claims import claimed_number, read_claims
 from .config import UserError, format_numbers, reason
 from .files import open_saved
 from .logs import notice, status
-from .manifests import frames_sha256, parse_signed, signed_bytes
+from .manifests import cache_files, cache_sha256, frames_sha256, parse_signed, signed_bytes
 from .schema import check_shard
 from anchor_cache.shard_checks import (
     Seen,
@@ -351,13 +351,12 @@ def _check_end(look: _Look) -> None:
     "Hold the plan and complete.json against what was read."
     report, manifest = look.report, look.manifest
     if manifest is None: return
-    names = [shard_name(k, end) for k in range(report.planned or 0) for end in ('.json', '.pt')]
-    all_there = set(names) <= set(look.hashes)
+    shards = report.planned or 0
+    all_there = set(cache_files(shards)) <= set(look.hashes)
     if all_there:
         if frames_sha256(look.frames) != manifest['plan_sha256']:
             look.say(DAMAGED, MANIFEST, 'its plan_sha256 is not the hash of the frames in the sidecars')
-        text = ''.join(f'{look.hashes[name]}  {name}\n' for name in [MANIFEST, *names])
-        report.cache_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        report.cache_sha256 = cache_sha256(look.hashes, shards)
     right = signed_bytes(dict(format='anchor_cache', records=report.records, skipped=report.skipped,
                               shards=report.shards, bytes=report.bytes, cache_sha256=report.cache_sha256))
     try: said = look.store.read(COMPLETE)

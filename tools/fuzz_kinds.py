@@ -17,7 +17,7 @@ from anchor_cache.caches import (
     MANIFEST,
     Cache,
     complete,
-    is_complete,
+    completed,
     missing_shards,
     open_cache,
     store_shard,
@@ -78,12 +78,12 @@ def sidecar(folder):
     return in_file(path, read)
 
 
-def completed(folder):
+def complete_mark(folder):
     "The mark of a complete cache; one that is not what manifest and sidecars give is written again."
     cache = small_cache(folder)
     path = folder/'cache'/COMPLETE
     def read():
-        if not is_complete(cache): raise UserError('written again')
+        if completed(cache) is None: raise UserError('written again')
         return path.read_bytes(), None
     return in_file(path, read)
 
@@ -183,7 +183,7 @@ CACHES = {
     'sidecar, signed again': Kind(sidecar, mutate_signed, explained=SIGNED),
     'manifest': Kind(manifest, change.mutate_json),
     'manifest, signed again': Kind(manifest, mutate_signed),
-    'complete.json': Kind(completed, change.mutate_json),
+    'complete.json': Kind(complete_mark, change.mutate_json),
     'prompts': Kind(prompts),
 }
 KINDS = {**TEACHERS, **DATA, **CACHES, **WORDS}

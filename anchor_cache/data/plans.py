@@ -7,7 +7,6 @@ __all__ = ['plan_table', 'read_plan', 'plan_sha256']
 
 # %% ../../nbs/data/14_plans.ipynb #fdb024b9
 import csv
-import hashlib
 import io
 import re
 import reprlib
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..config import UserError, read_file, reading
 from .source import FrameSource
+from ..manifests import frames_sha256
 from ..units import count
 
 # %% ../../nbs/data/14_plans.ipynb #6b42ad20
@@ -96,4 +96,4 @@ def plan_sha256(
     plan: np.ndarray,  # (num_samples,), numbers of frames
 ) -> str:  # 64 hexadecimal digits
     "A hash of a plan, for the manifest: SHA-256 of its numbers as little-endian int64."
-    return hashlib.sha256(np.ascontiguousarray(plan, '<i8').tobytes()).hexdigest()
+    return frames_sha256(plan.tolist())
