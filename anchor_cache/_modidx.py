@@ -675,6 +675,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'anchor_cache.manifests._choices': ('manifests.html#_choices', 'anchor_cache/manifests.py'),
                                         'anchor_cache.manifests._differing': ('manifests.html#_differing', 'anchor_cache/manifests.py'),
                                         'anchor_cache.manifests._identity': ('manifests.html#_identity', 'anchor_cache/manifests.py'),
+                                        'anchor_cache.manifests._line_hash': ('manifests.html#_line_hash', 'anchor_cache/manifests.py'),
                                         'anchor_cache.manifests._own_hash': ('manifests.html#_own_hash', 'anchor_cache/manifests.py'),
                                         'anchor_cache.manifests._phrase': ('manifests.html#_phrase', 'anchor_cache/manifests.py'),
                                         'anchor_cache.manifests._short': ('manifests.html#_short', 'anchor_cache/manifests.py'),
