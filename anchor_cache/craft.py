@@ -18,7 +18,7 @@ from .config import UserError
 from .dataset import AnchorDataset
 from .layout import TokenLayout, derive_image_token_mask
 
-# %% ../nbs/24_craft.ipynb #78c2a0d2
+# %% ../nbs/24_craft.ipynb #f9a71494
 SUFFIX = 29_871  # Llama's token of an empty piece; CRaFT's trainer appends it to rows that do not end in it
 
 def _check_mask(record, i):
@@ -27,7 +27,7 @@ def _check_mask(record, i):
     mask, seq = inputs['image_token_mask'], len(inputs['input_ids'])
     if torch.equal(mask, derive_image_token_mask(seq, TokenLayout(len(mask) - seq))): return
     raise UserError(f"records[{i}]: got an image_token_mask of its own, expected the image right after the first "
-                    f"token, where CRaFT's trainer pools; use anchor_cache.retention, which pools over the record's mask")
+                    f"token, where CRaFT's trainer pools; use anchor_cache.retention, which pools over its mask")
 
 def craft_anchor_collate(
     instances: Sequence[dict[str, Any]],  # records of one cache, of any lengths
