@@ -298,6 +298,7 @@ def _student(like, dtype, pad_token_id):
     if pad is None: raise UserError('the model has no pad_token_id; give collate one, any token of its vocabulary')
     return dataclasses.replace(like, dtype=dtype or like.dtype, pad_token_id=pad)
 
+@torch.autocast('cpu', enabled=False)  # which would refuse to join float16 on a CPU
 def collate(
     records: Sequence[dict[str, Any]],  # of schema 1, of one cache, of any lengths
     like: Any = None,  # a model, what `describe` says of it, or a key of `FAMILIES`; None: as the records have it
@@ -316,7 +317,7 @@ def collate(
     inputs = dict(input_ids=padded, attention_mask=pad_right(attention, False), pixel_values=pixels,
                   **family.extra(padded))
     return AnchorBatch(inputs, pad_right([record_mask(record) for record in records], False),
-                       torch.stack([record['target_features'] for record in records]).float(), common['layer'],
+                       torch.stack([record['target_features'].float() for record in records]), common['layer'],
                        common['pooling'], [record.get('sample') for record in records], family.name, pad)
 
 # %% ../nbs/20_collation.ipynb #638ef8a6

@@ -98,7 +98,9 @@ def load_student(
     stored = {name: read(name) for name in model.state_dict() if name in source.weights}
     tied = bool(teacher.spec.llm.get('tie_word_embeddings'))
     model.to(device, TORCH_DTYPES[dtype]).load_state_dict(stored, strict=not tied)
-    return PrismaticStudent(model, teacher.tokenizer.pad_token_id).train()
+    pad = teacher.tokenizer.pad_token_id
+    if pad is None: pad = min(len(teacher.tokenizer), teacher.spec.vocab_size - 1)  # OpenVLA adds one behind the last
+    return PrismaticStudent(model, pad).train()
 
 # %% ../../nbs/teachers/13_students.ipynb #0d1e6b34
 def _random_images(count: int, seed: int) -> torch.Tensor:
@@ -107,12 +109,13 @@ def _random_images(count: int, seed: int) -> torch.Tensor:
     images = F.interpolate(noise, size=(224, 224), mode='bilinear')  # (count, 3, 224, 224)
     return (images * 255).byte().permute(0, 2, 3, 1).contiguous()
 
-def _small_manifest(teacher: OpenTeacher, count: int, shard_size: int, asked: dict[str, Any]) -> dict[str, Any]:
+def _small_manifest(teacher: OpenTeacher, count: int, shard_size: int, seed: int,
+                    asked: dict[str, Any]) -> dict[str, Any]:
     "What a build would say of such a cache, as far as there is something to say."
     shards = [min(shard_size, count - k) for k in range(0, count, shard_size)]
     choices = dict(asked, num_samples=count, shard_size=shard_size, teacher_dtype='float32', image_aug=False)
     return dict(format='anchor_cache', choices=choices, teacher=teacher.identity(), prompt_templates=[teacher.prompt],
-                plan_sha256=frames_sha256(range(count)), shards=shards)
+                dataset=dict(name='random', seed=seed), plan_sha256=frames_sha256(range(count)), shards=shards)
 
 # %% ../../nbs/teachers/13_students.ipynb #3c11e313
 def write_random_cache(
@@ -128,7 +131,7 @@ def write_random_cache(
 ) -> Path:  # the folder
     "Write a cache of random images; the same call gives the same bytes. Raises `UserError` as a build does."
     asked = dict(hidden_layer=hidden_layer, pooling=pooling, dtype=dtype, split='train')
-    manifest, loaded = _small_manifest(teacher, count, shard_size, asked), teacher.load(hidden_layer)
+    manifest, loaded = _small_manifest(teacher, count, shard_size, seed, asked), teacher.load(hidden_layer)
     cache = Cache(LocalStore(Path(folder)), manifest, list(range(count)))
     open_cache(cache)
     for k in missing_shards(cache):
