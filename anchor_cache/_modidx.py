@@ -1674,8 +1674,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                              'anchor_cache/teachers/students.py'),
                                                 'anchor_cache.teachers.students.PrismaticStudent.patches': ( 'teachers/students.html#prismaticstudent.patches',
                                                                                                              'anchor_cache/teachers/students.py'),
-                                                'anchor_cache.teachers.students.StudentOutput': ( 'teachers/students.html#studentoutput',
-                                                                                                  'anchor_cache/teachers/students.py'),
                                                 'anchor_cache.teachers.students._random_images': ( 'teachers/students.html#_random_images',
                                                                                                    'anchor_cache/teachers/students.py'),
                                                 'anchor_cache.teachers.students._small_manifest': ( 'teachers/students.html#_small_manifest',
