@@ -9,7 +9,8 @@ The running environment needs [build] to run the demo and the package build for 
 The wheel goes without any extra into a temporary environment, where this script runs again as `--inside SHARD`: it
 imports each module that training needs, opens a shard, pools the hidden states of a small student, and trains it a few
 steps against the cache. Last, a build there must end with the one line that names what to install. On Linux x86-64
-PyPI has torch 2.2.0 for CUDA only, with 2.4 GB of libraries; it runs without a GPU. Exit status 1, and one line that says why, when something is wrong.
+PyPI has torch 2.2.0 for CUDA only, with 2.4 GB of libraries; it runs without a GPU. Exit status 1, and one line that
+says why, when something is wrong.
 """
 import argparse
 import importlib
