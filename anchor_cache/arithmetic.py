@@ -73,7 +73,8 @@ def half_ulp(
     "How far a number may have been from each value that it was rounded to: half a unit in the last place."
     about = torch.finfo(values.dtype)
     _, exponent = torch.frexp(values.float())  # a value is m * 2**exponent, with m from 1/2 to 1
-    spacing = torch.ldexp(torch.full_like(values, about.eps, dtype=torch.float32), exponent - 1).masked_fill(values == 0, 0)
+    unit = torch.full_like(values, about.eps, dtype=torch.float32)
+    spacing = torch.ldexp(unit, exponent - 1).masked_fill(values == 0, 0)
     return spacing.clamp_min(about.smallest_normal * about.eps) / 2
 
 def moved_by_rounding(

@@ -28,7 +28,6 @@ from .manifests import manifest_differences
 from .pipeline import BatchMaker
 from .planning import BuildPlan, resolve_device
 from .pooling import record_mask
-from .schema import TORCH_DTYPES
 from .shard_checks import entry_faults, manifest_faults, planned_samples
 from .shards import read_shard, read_sidecar, shard_name
 from .stores import Store
