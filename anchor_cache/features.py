@@ -39,13 +39,17 @@ def record_losses(
     with torch.autocast(features.device.type, enabled=False):  # which would round a cosine to bfloat16
         return measure(features.float(), targets.to(features.device).float())
 
-# %% ../nbs/22_features.ipynb #08d62b07
+# %% ../nbs/22_features.ipynb #22c7e8ea
+def _entry(output: Any, name: str) -> Any:
+    "What an output has under a name, dict or not; None where there is nothing."
+    return output.get(name) if isinstance(output, dict) else getattr(output, name, None)
+
 def hidden_states(
     output: Any,  # what the student's `forward` returned
     layer: int,  # as in a build: 0 the input embeddings, -1 the last
 ) -> torch.Tensor:  # (batch, tokens, hidden_dim)
     "One hidden layer of a model's output; raises `UserError` where there is none, or no such layer."
-    states = output.get('hidden_states') if isinstance(output, dict) else getattr(output, 'hidden_states', None)
+    states = _entry(output, 'hidden_states')
     if not states:
         raise UserError(f'the student returned no hidden states ({type(output).__name__}); call its forward with '
                         f'output_hidden_states=True')
@@ -69,13 +73,22 @@ def retention_loss(
     "The mean loss of an anchor batch, from an output that has been computed; raises `UserError`."
     return record_losses(pooled_features(output, batch), batch.targets, kind).mean()
 
-# %% ../nbs/22_features.ipynb #e43cf875
+# %% ../nbs/22_features.ipynb #530d6b45
+class _Touch(torch.autograd.Function):
+    "Its first argument; the backward pass visits what the second one comes from, without a gradient for it."
+    @staticmethod
+    def forward(ctx: Any, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any: return grads[0], None
+
 def _touched(model: Any, output: Any, features: torch.Tensor) -> torch.Tensor:
-    "The features, which depend on the logits where DDP waits for all gradients."
+    "The features, whose backward pass reaches every parameter where DDP waits for all of them."
     waits = isinstance(model, torch.nn.parallel.DistributedDataParallel) and not model.find_unused_parameters
-    logits = getattr(output, 'logits', None)
+    logits = _entry(output, 'logits')
     if not waits or logits is None or not torch.is_grad_enabled(): return features
-    return features + 0 * logits.float().mean()
+    return _Touch.apply(features, logits)
 
 def student_output(
     model: Any,  # as it is trained: wrapped in DDP, FSDP, PEFT, or not
