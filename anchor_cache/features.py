@@ -119,7 +119,7 @@ def evaluating(
     finally:
         for module, training in modes: module.training = training
 
-# %% ../nbs/22_features.ipynb #2f0dc064
+# %% ../nbs/22_features.ipynb #c21dc5d5
 def ranks() -> tuple[int, int]:
     "The number of this process, and how many train together: (0, 1) where it is alone."
     together = dist.is_available() and dist.is_initialized()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Anchors']
 
-# %% ../nbs/27_retention.ipynb #63b5c558
+# %% ../nbs/27_retention.ipynb #bb52b6c0
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +16,12 @@ import torch
 
 from .check import Check, check_student
 from .collation import AnchorBatch, collate
-from .config import UserError, shown
+from .config import UserError, one_of, shown
 from .constraint import Constraint, Projection, add_, gradients, project_  # noqa: F401
 from .dataset import AnchorDataset
 from .drift import Drift, measure_drift  # noqa: F401
 from .drift import drift as drift
-from .features import LOSSES, one_of, ranks, record_losses, retention_loss, student_features
+from .features import LOSSES, ranks, record_losses, retention_loss, student_features
 from .stream import rank_batch
 
 # %% ../nbs/27_retention.ipynb #722f158a
@@ -44,31 +44,16 @@ class _Ahead:
 
     def __getstate__(self) -> dict[str, Any]: return dict(dataset=self.dataset, process=-1, waiting=None)
 
-# %% ../nbs/27_retention.ipynb #88e55094
-class Anchors:
-    "An endless stream of anchor batches, and the student's loss at them."
-    def __init__(
-        self,
-        cache: str | Path | AnchorDataset,  # a folder
-        batch_size: int,  # records of each rank and step
-        seed: int = 7,  # decides the order
-        rank: int | None = None,  # of this process; torch.distributed's if left out
-        world_size: int | None = None,  # processes that share the stream; likewise
-        allow_incomplete: bool = False,  # of the cache
-        dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
-        pad_token_id: int | None = None,  # the model's if left out
-        device: Any = None,  # where the model takes its inputs; where its parameters are if left out
-    ):
-        "Raises `UserError` for a cache that cannot be read, or a batch size or a rank that makes no sense."
-        if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache, allow_incomplete=allow_incomplete)
-        self.dataset, meta = cache, cache.meta
-        self._cache = meta['cache_sha256'] or meta['cache_identity']  # None for one of the original script
-        found = ranks()
+# %% ../nbs/27_retention.ipynb #45a87d62
+class _Stream:
+    "This rank's part of an endless stream of records, which can be left and taken up again."
+    def __init__(self, dataset: AnchorDataset, batch_size: int, seed: int, rank: int | None, world_size: int | None):
+        self.dataset, self.batch_size, self.seed, self.position = dataset, batch_size, seed, 0
+        found, meta = ranks(), dataset.meta
         self.rank = found[0] if rank is None else rank
         self.world_size = found[1] if world_size is None else world_size
-        self.batch_size, self.seed, self.position = batch_size, seed, 0
-        self.options: dict[str, Any] = dict(dtype=dtype, pad_token_id=pad_token_id)
-        self.device, self._ahead = device, _Ahead(self.dataset)
+        self._cache = meta['cache_sha256'] or meta['cache_identity']  # None for one of the original script
+        self._ahead = _Ahead(dataset)
         if batch_size < 1: raise UserError(f'batch_size: got {batch_size}, expected 1 or more')
         if not 0 <= self.rank < self.world_size:
             raise UserError(f'rank: got {self.rank} of {self.world_size}, expected 0 to {self.world_size - 1}')
@@ -87,17 +72,50 @@ class Anchors:
         self.position = after
         return records
 
+    def state_dict(self) -> dict[str, Any]:  # plain values, the same on every rank
+        "How far the stream is, for a checkpoint; no rank needs another one for it."
+        return dict(position=self.position, seed=self.seed, records=len(self.dataset), cache=self._cache)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        "Go on where another stream was, of the same cache; raises `UserError` for another one."
+        here = self.state_dict()
+        if set(state) != set(here):
+            raise UserError(f'got {shown(sorted(map(str, state)))}, expected the state of an anchor stream: '
+                            f'{", ".join(here)}')
+        for key in ('cache', 'records'):
+            if state[key] != here[key]:
+                raise UserError(f'the state is of another cache: {key} {shown(state[key])}, here {shown(here[key])}; '
+                                f'name that cache, or begin a new stream')
+        self.position, self.seed = int(state['position']), int(state['seed'])
+
+# %% ../nbs/27_retention.ipynb #dd19945b
+class Anchors(_Stream):
+    "An endless stream of anchor batches, and the student's loss at them."
+    def __init__(
+        self,
+        cache: str | Path | AnchorDataset,  # a folder
+        batch_size: int,  # records of each rank and step
+        seed: int = 7,  # decides the order
+        rank: int | None = None,  # of this process; torch.distributed's if left out
+        world_size: int | None = None,  # processes that share the stream; likewise
+        allow_incomplete: bool = False,  # of the cache
+        dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
+        pad_token_id: int | None = None,  # the model's if left out
+        device: Any = None,  # where the model takes its inputs; where its parameters are if left out
+    ):
+        "Raises `UserError` for a cache that cannot be read, or a batch size or a rank that makes no sense."
+        if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache, allow_incomplete=allow_incomplete)
+        super().__init__(cache, batch_size, seed, rank, world_size)
+        self.device, self.options = device, dict(dtype=dtype, pad_token_id=pad_token_id)
+
     def batch(
         self,
         model: torch.nn.Module,  # as it is trained: wrapped in DDP, FSDP, PEFT, or not
     ) -> AnchorBatch:
         "This rank's next records as the model takes them, on its device."
-        return self._collate(model, next(self))
-
-    def _collate(self, model: torch.nn.Module, records: list[dict[str, Any]]) -> AnchorBatch:
         device = next(model.parameters()).device if self.device is None else torch.device(self.device)
-        batch = collate(records, like=model, **self.options)
-        return batch.pin_memory().to(device) if device.type == 'cuda' else batch.to(device)
+        batch = collate(next(self), like=model, **self.options)
+        return batch.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else batch.to(device)
 
     def loss(
         self,
@@ -119,19 +137,3 @@ class Anchors:
     ) -> Check:
         "How the model stands to the cache before training; every rank calls it. Raises `UserError`, with the reason."
         return check_student(model, self.dataset, records, self.batch_size, drift, **forward_kwargs)
-
-    def state_dict(self) -> dict[str, Any]:  # plain values, the same on every rank
-        "How far the stream is, for a checkpoint; no rank needs another one for it."
-        return dict(position=self.position, seed=self.seed, records=len(self.dataset), cache=self._cache)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        "Go on where another stream was, of the same cache; raises `UserError` for another one."
-        here = self.state_dict()
-        if set(state) != set(here):
-            raise UserError(f'got {shown(sorted(map(str, state)))}, expected the state of an anchor stream: '
-                            f'{", ".join(here)}')
-        for key in ('cache', 'records'):
-            if state[key] != here[key]:
-                raise UserError(f'the state is of another cache: {key} {shown(state[key])}, here {shown(here[key])}; '
-                                f'name that cache, or begin a new stream')
-        self.position, self.seed = int(state['position']), int(state['seed'])
