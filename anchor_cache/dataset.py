@@ -27,7 +27,7 @@ from .manifests import cache_identity
 if TYPE_CHECKING:
     import pandas
 
-# %% ../nbs/19_dataset.ipynb #8309351a
+# %% ../nbs/19_dataset.ipynb #7840800b
 FIELDS = ('input_ids', 'attention_mask', 'pixel_values', 'multimodal_indices', 'image_token_mask', 'target_features')
 
 def _chosen(fields: Iterable[str] | None) -> tuple[str, ...]:
@@ -38,30 +38,34 @@ def _chosen(fields: Iterable[str] | None) -> tuple[str, ...]:
     if not names: raise UserError(f'fields: got none, expected one or more of {", ".join(FIELDS)}')
     return tuple(name for name in FIELDS if name in names)
 
-def _nested(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    "Fields by name as a record has them: `model_inputs`, with towers inside, and `target_features`."
+def _nested(names: Iterable[tuple[str, str]], tensors: Iterable[torch.Tensor]) -> dict[str, Any]:
+    "Fields, by name and tower, as a record has them: `model_inputs`, with towers inside, and `target_features`."
     inputs: dict[str, Any] = {}
     record: dict[str, Any] = dict(model_inputs=inputs)
-    for name, tensor in tensors.items():
-        field, _, tower = name.partition('.')
+    for (field, tower), tensor in zip(names, tensors):
         if tower: inputs.setdefault(field, {})[tower] = tensor
-        elif name == 'target_features': record[name] = tensor
-        else: inputs[name] = tensor
+        elif field == 'target_features': record[field] = tensor
+        else: inputs[field] = tensor
     return record
 
-# %% ../nbs/19_dataset.ipynb #ffb60cd8
-def _unpadded(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    "The fields of a padded record without what its attention mask, which is among them, leaves out."
-    attention = tensors['attention_mask'] != 0  # (padded,)
-    plain = tensors | dict(attention_mask=attention[attention])
-    if 'input_ids' in tensors: plain['input_ids'] = tensors['input_ids'][attention]
-    if (mask := tensors.get('image_token_mask')) is not None:  # (padded + patches,)
-        layout = TokenLayout(num_patches=len(mask) - len(attention))
-        plain['image_token_mask'] = mask[expand_attention_mask(attention, layout)]
-    if 'multimodal_indices' in tensors: plain['multimodal_indices'] = torch.zeros(1, dtype=torch.int64)
-    return plain
+# %% ../nbs/19_dataset.ipynb #59769e35
+def _unpadded(
+    names: Iterable[tuple[str, str]],  # field and tower of each tensor, attention_mask among them
+    tensors: Iterable[torch.Tensor],  # of a padded record
+) -> list[torch.Tensor]:
+    "The fields of a padded record without what its attention mask leaves out."
+    fields = dict(zip(names, tensors))
+    attention = fields['attention_mask', ''] != 0  # (padded,)
+    def plain(field: str, tensor: torch.Tensor) -> torch.Tensor:
+        if field == 'input_ids': return tensor[attention]
+        if field == 'attention_mask': return attention[attention]
+        if field == 'image_token_mask':  # (padded + patches,)
+            layout = TokenLayout(num_patches=len(tensor) - len(attention))
+            return tensor[expand_attention_mask(attention, layout)]
+        return torch.zeros(1, dtype=torch.int64, device='cpu') if field == 'multimodal_indices' else tensor
+    return [plain(field, tensor) for (field, _), tensor in fields.items()]
 
-# %% ../nbs/19_dataset.ipynb #d9ab92b6
+# %% ../nbs/19_dataset.ipynb #2c3922cf
 class _Opened(Dataset[dict[str, Any]]):
     "What is known of a cache before a record is read."
     def __init__(
@@ -74,8 +78,11 @@ class _Opened(Dataset[dict[str, Any]]):
         self._contents: Contents = open_contents(self.folder, allow_incomplete)
         self._ends = list(accumulate(self._contents.counts))  # of each shard, in records
         self._files = OpenFiles(self._contents.paths, self._contents.sizes)
-        self._names = [name for field in self.fields for name in self._contents.columns[0]
-                       if name.partition('.')[0] == field]
+        names = [name for field in self.fields for name in self._contents.columns[0] if name.split('.')[0] == field]
+        self._parts = [(field, tower) for field, _, tower in (name.partition('.') for name in names)]
+        self._hidden = self._contents.padded and 'attention_mask' not in self.fields  # not asked for, but needed
+        if self._hidden: names.append('attention_mask')
+        self._columns = [[columns[name] for name in names] for columns in self._contents.columns]  # of each shard
 
     def __len__(self) -> int: return self._ends[-1]
 
@@ -107,29 +114,25 @@ class _Opened(Dataset[dict[str, Any]]):
                 f'layer {meta["layer"]}, {meta["pooling"]}, teacher {meta["teacher"]!r}, '
                 f'split {meta["split"]!r}{fields})')
 
-# %% ../nbs/19_dataset.ipynb #6a4ed762
+# %% ../nbs/19_dataset.ipynb #047e9ab8
 class _Records(_Opened):
     "The records of a cache by number."
     def _read(self, n: int) -> dict[str, Any]:
         "Record n, from 0."
         k, c = bisect_right(self._ends, n), self._contents
-        row, columns, file = n - self._ends[k] + c.counts[k], c.columns[k], self._files[k]
-        names = self._names
-        hidden = c.padded and 'attention_mask' not in names  # needed, but not asked for
-        tensors = {name: read_row(columns[name], row, file.handle, c.paths[k])
-                   for name in ([*names, 'attention_mask'] if hidden else names)}
-        if c.padded: tensors = _unpadded(tensors)
-        if hidden: del tensors['attention_mask']
-        sample = None if c.samples is None else c.samples[n]
-        return dict(_nested(tensors), meta=dict(c.meta), sample=sample)
+        row, file = n - self._ends[k] + c.counts[k], self._files[k]
+        tensors = read_row(self._columns[k], row, file.handle, c.paths[k])
+        if c.padded: tensors = _unpadded([*self._parts, ('attention_mask', '')], tensors)
+        record = _nested(self._parts, tensors)
+        record['meta'], record['sample'] = dict(c.meta), None if c.samples is None else c.samples[n]
+        return record
 
     def __getitem__(self, i: Any) -> Any:
         "Record i, from the end where i is negative; a list of records for a slice."
         if isinstance(i, slice): return [self._read(n) for n in range(*i.indices(len(self)))]
-        n = operator.index(i)
-        if not -len(self) <= n < len(self):
-            raise IndexError(f'got record {n}, expected one of {len(self):,}, counted from 0')
-        return self._read(n % len(self))
+        n, total = operator.index(i), self._ends[-1]
+        if not -total <= n < total: raise IndexError(f'got record {n}, expected one of {total:,}, counted from 0')
+        return self._read(n % total)
 
     def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         "The records of a batch, for a `DataLoader`."
@@ -137,7 +140,7 @@ class _Records(_Opened):
 
     def __iter__(self) -> Iterator[dict[str, Any]]: return map(self._read, range(len(self)))
 
-# %% ../nbs/19_dataset.ipynb #d3e65d37
+# %% ../nbs/19_dataset.ipynb #afbbca3e
 class AnchorDataset(_Records):
     """The records of a cache on a disk, by number.
 
@@ -170,7 +173,7 @@ class AnchorDataset(_Records):
     def features(self) -> torch.Tensor:  # (records, hidden_dim), in the cache's dtype
         "The features of all records, in order."
         c, column = self._contents, self._contents.columns[0]['target_features']
-        out = torch.empty(len(self), *column.shape_of(0), dtype=column.dtype)
+        out = torch.empty(len(self), *column.shape_of(0), dtype=column.dtype, device='cpu')
         for k, rows in enumerate(out.split(c.counts)):
             file = self._files[k]
             read_rows(c.columns[k]['target_features'], rows, file.handle, c.paths[k])
