@@ -134,34 +134,35 @@ class _Student:
         batches = list(self.batches(change))
         return torch.cat([pooled_features(o, b) for o, b in zip(self.outputs(batches), batches)])
 
-# %% ../nbs/25_check.ipynb #263beded
+# %% ../nbs/25_check.ipynb #6af6e506
 def _explain(student: _Student, targets: torch.Tensor, meta: dict[str, Any], limit: float) -> str:
     "Why a student's features are further from the targets than `limit`, and what to do."
     batches = {p: list(student.batches(lambda r, p=p: _with_pooling(r, p))) for p in POOLINGS}
     outputs = student.outputs(batches[meta['pooling']])
+    other = list(student.batches(lambda r: _with_pooling(_with_other_text(r), 'mean_image_tokens')))
+    changed = student.outputs(other)  # whatever the answer is, so that ranks make as many forwards
     near, layer, pooling = _best_match(outputs, batches, targets)
     layers = len(_all_states(outputs[0]))
     if near <= limit and (layer, pooling) != (meta['layer'] % layers, meta['pooling']):
         return (f'its targets are those of hidden layer {layer - layers} ({layer}) with {pooling}, and it says layer '
                 f'{meta["layer"]} with {meta["pooling"]}: the cache has been changed or mislabelled; build it again')
     image = [_pool(o, b, meta['layer']) for o, b in zip(outputs, batches['mean_image_tokens'])]
-    other = list(student.batches(lambda r: _with_pooling(_with_other_text(r), 'mean_image_tokens')))
-    moved = [_pool(o, b, meta['layer']) for o, b in zip(student.outputs(other), other)]
+    moved = [_pool(o, b, meta['layer']) for o, b in zip(changed, other)]
     if float(record_losses(torch.cat(moved), torch.cat(image)).mean()) > limit:
         return ("the student's image tokens see the text behind them (bidirectional attention, as in OpenVLA-OFT), "
                 "and the cache's teacher read causally; use a causal student, or model.disable_adapter() for a cache")
     return ('no layer or pooling of the student gives the targets and its attention is causal, so it has other '
             f'weights than the teacher of this cache, {meta["teacher"]}, or its towers expect pixels of another image '
             'transform than the cache holds; begin with that teacher, build a cache with this one, or pass '
-            'drift=False if the student has been trained already')
+            'resumed=True if the student has been trained already')
 
-# %% ../nbs/25_check.ipynb #ecae1f0e
+# %% ../nbs/25_check.ipynb #432423ad
 def check_student(
     model: torch.nn.Module,  # as it is trained: wrapped in DDP, FSDP, PEFT, or not
     dataset: AnchorDataset,
     records: int = 16,  # to compare, spread evenly over the cache
     batch_size: int = 8,
-    drift: bool = True,  # false for a student that has been trained already: shapes and layers alone are checked
+    resumed: bool = False,  # true for a student that has been trained already: its drift is told, and not judged
     **forward_kwargs: Any,  # what the model's `forward` takes beside the inputs
 ) -> Check:
     """How a student stands to a cache before training; every rank calls it, and gets the same.
@@ -184,10 +185,10 @@ def check_student(
         floor = max(FLOORS[computing], FLOORS[_teacher_precision(_choices(dataset))]) * float(square)
         floor += rounding + float(spacing.pow(2).mean()) / 12
         told = Check(count, found, floor, float(spread), float(square) ** .5, computing, _notes(dataset))
-        if drift and not found <= LIMIT * floor:
+        if not resumed and not found <= LIMIT * floor:
             why = _explain(student, targets.to(features.device), meta, LIMIT * floor)
-            raise UserError(f'the student does not begin at this cache: mean squared error {found:.2e} at step 0, '
-                            f'{floor:.2e} would be rounding; {why}')
+            raise UserError(f'the student does not begin at this cache: {why}. Mean squared error at step 0: '
+                            f'{found:.2e}, where {floor:.2e} would be rounding')
     return told
 
 def _choices(dataset: AnchorDataset) -> dict[str, Any]:
