@@ -6,7 +6,7 @@
 __all__ = ['Anchors', 'AnchorDataset', 'Check', 'Constraint', 'Drift', 'LOSSES', 'Projection', 'add_', 'collate', 'drift',
            'gradients', 'project_', 'retention_loss', 'student_features']
 
-# %% ../nbs/27_retention.ipynb #ebdfb758
+# %% ../nbs/27_retention.ipynb #2c2b148a
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
