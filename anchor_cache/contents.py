@@ -31,7 +31,7 @@ from .shard_checks import entry_faults, make_plain, manifest_faults, merge_fault
 from .shards import saved_places
 from .stores import LocalStore
 
-# %% ../nbs/19_contents.ipynb #7e244beb
+# %% ../nbs/19_contents.ipynb #f3c14355
 _NUMBERS, _TEXTS = ('episode', 'step', 'frame'), ('dataset', 'instruction', 'prompt_template')
 
 class Samples:
@@ -63,10 +63,10 @@ class Samples:
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         "The sample of record i, from 0."
-        return dict(dataset=self.texts[self.codes['dataset'][i]], episode=self.numbers['episode'][i],
-                    step=self.numbers['step'][i], frame=self.numbers['frame'][i],
-                    instruction=self.texts[self.codes['instruction'][i]],
-                    prompt_template=self.texts[self.codes['prompt_template'][i]])
+        texts, codes, numbers = self.texts, self.codes, self.numbers
+        return dict(dataset=texts[codes['dataset'][i]], episode=numbers['episode'][i], step=numbers['step'][i],
+                    frame=numbers['frame'][i], instruction=texts[codes['instruction'][i]],
+                    prompt_template=texts[codes['prompt_template'][i]])
 
 # %% ../nbs/19_contents.ipynb #4199fa94
 @dataclass

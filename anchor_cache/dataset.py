@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FIELDS', 'AnchorDataset']
 
-# %% ../nbs/19_dataset.ipynb #44000c30
+# %% ../nbs/19_dataset.ipynb #b7f60002
 import operator
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .manifests import cache_identity
 if TYPE_CHECKING:
     import pandas
 
-# %% ../nbs/19_dataset.ipynb #7840800b
+# %% ../nbs/19_dataset.ipynb #c17ea815
 FIELDS = ('input_ids', 'attention_mask', 'pixel_values', 'multimodal_indices', 'image_token_mask', 'target_features')
 
 def _chosen(fields: Iterable[str] | None) -> tuple[str, ...]:
@@ -38,34 +38,33 @@ def _chosen(fields: Iterable[str] | None) -> tuple[str, ...]:
     if not names: raise UserError(f'fields: got none, expected one or more of {", ".join(FIELDS)}')
     return tuple(name for name in FIELDS if name in names)
 
-def _nested(names: Iterable[tuple[str, str]], tensors: Iterable[torch.Tensor]) -> dict[str, Any]:
-    "Fields, by name and tower, as a record has them: `model_inputs`, with towers inside, and `target_features`."
-    inputs: dict[str, Any] = {}
-    record: dict[str, Any] = dict(model_inputs=inputs)
-    for (field, tower), tensor in zip(names, tensors):
-        if tower: inputs.setdefault(field, {})[tower] = tensor
-        elif field == 'target_features': record[field] = tensor
-        else: inputs[field] = tensor
-    return record
+def _nested(fields: Sequence[str], towers: Sequence[str], tensors: list[Any]) -> dict[str, Any]:
+    "A record of tensors in the order of `fields`, with one for each of `towers` in place of `pixel_values`."
+    if towers:
+        at = fields.index('pixel_values')
+        tensors[at:at + len(towers)] = [dict(zip(towers, tensors[at:at + len(towers)]))]
+    inputs = dict(zip(fields, tensors))
+    if 'target_features' not in inputs: return dict(model_inputs=inputs)
+    features = inputs.pop('target_features')
+    return dict(model_inputs=inputs, target_features=features)
 
-# %% ../nbs/19_dataset.ipynb #59769e35
+# %% ../nbs/19_dataset.ipynb #a5fae51d
 def _unpadded(
-    names: Iterable[tuple[str, str]],  # field and tower of each tensor, attention_mask among them
-    tensors: Iterable[torch.Tensor],  # of a padded record
+    names: Sequence[str],  # of the tensors, attention_mask among them
+    tensors: list[torch.Tensor],  # of a padded record
 ) -> list[torch.Tensor]:
     "The fields of a padded record without what its attention mask leaves out."
-    fields = dict(zip(names, tensors))
-    attention = fields['attention_mask', ''] != 0  # (padded,)
-    def plain(field: str, tensor: torch.Tensor) -> torch.Tensor:
-        if field == 'input_ids': return tensor[attention]
-        if field == 'attention_mask': return attention[attention]
-        if field == 'image_token_mask':  # (padded + patches,)
+    attention = tensors[names.index('attention_mask')] != 0  # (padded,)
+    def plain(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name == 'input_ids': return tensor[attention]
+        if name == 'attention_mask': return attention[attention]
+        if name == 'image_token_mask':  # (padded + patches,)
             layout = TokenLayout(num_patches=len(tensor) - len(attention))
             return tensor[expand_attention_mask(attention, layout)]
-        return torch.zeros(1, dtype=torch.int64, device='cpu') if field == 'multimodal_indices' else tensor
-    return [plain(field, tensor) for (field, _), tensor in fields.items()]
+        return torch.zeros(1, dtype=torch.int64, device='cpu') if name == 'multimodal_indices' else tensor
+    return list(map(plain, names, tensors))
 
-# %% ../nbs/19_dataset.ipynb #2c3922cf
+# %% ../nbs/19_dataset.ipynb #709c62b5
 class _Opened(Dataset[dict[str, Any]]):
     "What is known of a cache before a record is read."
     def __init__(
@@ -79,10 +78,9 @@ class _Opened(Dataset[dict[str, Any]]):
         self._ends = list(accumulate(self._contents.counts))  # of each shard, in records
         self._files = OpenFiles(self._contents.paths, self._contents.sizes)
         names = [name for field in self.fields for name in self._contents.columns[0] if name.split('.')[0] == field]
-        self._parts = [(field, tower) for field, _, tower in (name.partition('.') for name in names)]
-        self._hidden = self._contents.padded and 'attention_mask' not in self.fields  # not asked for, but needed
-        if self._hidden: names.append('attention_mask')
-        self._columns = [[columns[name] for name in names] for columns in self._contents.columns]  # of each shard
+        self._towers = [name.split('.')[1] for name in names if '.' in name]
+        if self._contents.padded and 'attention_mask' not in names: names.append('attention_mask')  # needed anyway
+        self._names, self._columns = names, [[columns[name] for name in names] for columns in self._contents.columns]
 
     def __len__(self) -> int: return self._ends[-1]
 
@@ -114,7 +112,7 @@ class _Opened(Dataset[dict[str, Any]]):
                 f'layer {meta["layer"]}, {meta["pooling"]}, teacher {meta["teacher"]!r}, '
                 f'split {meta["split"]!r}{fields})')
 
-# %% ../nbs/19_dataset.ipynb #047e9ab8
+# %% ../nbs/19_dataset.ipynb #b7b0db86
 class _Records(_Opened):
     "The records of a cache by number."
     def _read(self, n: int) -> dict[str, Any]:
@@ -122,8 +120,8 @@ class _Records(_Opened):
         k, c = bisect_right(self._ends, n), self._contents
         row, file = n - self._ends[k] + c.counts[k], self._files[k]
         tensors = read_row(self._columns[k], row, file.handle, c.paths[k])
-        if c.padded: tensors = _unpadded([*self._parts, ('attention_mask', '')], tensors)
-        record = _nested(self._parts, tensors)
+        if c.padded: tensors = _unpadded(self._names, tensors)
+        record = _nested(self.fields, self._towers, tensors)
         record['meta'], record['sample'] = dict(c.meta), None if c.samples is None else c.samples[n]
         return record
 

@@ -115,9 +115,11 @@ def stacked(records):
 
 
 def measure_open(folder, options):
-    "Seconds to open the cache, and from there to the first batch of 16."
+    "Seconds to open the cache, and from there to the first batch of 16; MB that the open dataset holds."
+    before = memory([os.getpid()])
     opened, anchors = timed(lambda: AnchorDataset(folder))
-    return opened, timed(lambda: stacked(anchors.__getitems__(numbers(len(anchors), 16))))[0]
+    held = memory([os.getpid()]) - before
+    return opened, timed(lambda: stacked(anchors.__getitems__(numbers(len(anchors), 16))))[0], held
 
 
 def measure_cold(folder, options):
@@ -160,6 +162,7 @@ def measure_rate(folder, options):
         for start in range(0, len(which), each): anchors.__getitems__(which[start:start + each])
 
     works = copies, records, lambda: batches(16), lambda: batches(32)
+    stacked(anchors.__getitems__(range(32)))  # as in training; malloc keeps freed memory once a large block was freed
     for work in works: work()
     rounds = [[busy(work) for work in works] for _ in range(7)]
     shares = [statistics.median(row[0] / row[i] for row in rounds) for i in (1, 2, 3)]
@@ -241,8 +244,8 @@ def measure(folder, options):
     print(f'{len(os.sched_getaffinity(0))} cores, torch {torch.__version__}, {options.records:,} records, '
           f'{size / 1e9:.2f} GB in {len(shards(folder))} shards')
     warm(folder)
-    opened, first = measured('open', folder, options, 5)
-    print(f'opened           {opened:6.3f} s; first random batch of 16 after {first:.3f} s')
+    opened, first, held = measured('open', folder, options, 5)
+    print(f'opened           {opened:6.3f} s; first random batch of 16 after {first:.3f} s; it holds {held:.0f} MB')
     copy, one, some, many = measured('rate', folder, options)
     print(f'random records   {one:6.0%} of {copy:.2f} GB/s, the rate of the same preadv calls into one buffer; '
           f'{some:.0%} in batches of 16, {many:.0%} of 32')
@@ -255,7 +258,7 @@ def measure(folder, options):
     loaded, first, held = measured('load', folder, options)
     print(f'load all         {loaded:6.1f} s to torch.load every shard, {held:,.0f} MB held by one process; then '
           f'{first:.3f} s to the first batch')
-    opened, first = measured('cold', folder, options, 3)
+    opened, first, _ = measured('cold', folder, options, 3)
     print(f'from the disk    {first:6.3f} s to the first random batch after the page cache was dropped, opened in '
           f'{opened:.3f} s')
 
