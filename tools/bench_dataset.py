@@ -141,18 +141,22 @@ def calls(anchors, which):
 
 
 def measure_rate(folder, options):
-    "GB/s by the system's copy alone, and the share of it of records each dropped before the next, and in batches."
+    "GB/s of the system's copy alone, to memory and to one buffer; the shares of both that records reach."
     warm(folder)
     anchors = AnchorDataset(folder)
     which = numbers(len(anchors), options.samples)
     planned = calls(anchors, which)
     size = sum(n for _, fields in planned for _, n in fields)
-    room = memoryview(bytearray(max(sum(n for _, n in fields) for _, fields in planned)))  # for one record
-    planned = [(handle, [(begin, (room[before:before + n],)) for (begin, n), before in zip(
-        fields, itertools.accumulate((n for _, n in fields), initial=0))]) for handle, fields in planned]
+    largest = max(sum(n for _, n in fields) for _, fields in planned)
 
-    def copies():
-        for handle, fields in planned:
+    def into(rooms):
+        "The calls of each record, into one of some buffers after the other."
+        return [(handle, [(begin, (room[before:before + n],)) for (begin, n), before in zip(
+            fields, itertools.accumulate((n for _, n in fields), initial=0))])
+            for room, (handle, fields) in zip(itertools.cycle(rooms), planned)]
+
+    def copies(plan):
+        for handle, fields in plan:
             for begin, target in fields: os.preadv(handle, target, begin)
 
     def records():
@@ -161,12 +165,14 @@ def measure_rate(folder, options):
     def batches(each):
         for start in range(0, len(which), each): anchors.__getitems__(which[start:start + each])
 
-    works = copies, records, lambda: batches(16), lambda: batches(32)
+    rooms = [memoryview(bytearray(largest)) for _ in range(256)]  # more than a processor's cache holds
+    apart, one = into(rooms), into(rooms[:1])
+    works = lambda: copies(apart), lambda: copies(one), records, lambda: batches(16), lambda: batches(32)
     stacked(anchors.__getitems__(range(32)))  # as in training; malloc keeps freed memory once a large block was freed
     for work in works: work()
     rounds = [[busy(work) for work in works] for _ in range(7)]
-    shares = [statistics.median(row[0] / row[i] for row in rounds) for i in (1, 2, 3)]
-    return [statistics.median(size / row[0] / 1e9 for row in rounds), *shares]
+    rates = [statistics.median(size / row[i] / 1e9 for row in rounds) for i in (0, 1)]
+    return rates + [statistics.median(row[i] / row[k] for row in rounds) for k in (2, 3, 4) for i in (0, 1)]
 
 
 def measure_map(folder, options):
@@ -246,9 +252,11 @@ def measure(folder, options):
     warm(folder)
     opened, first, held = measured('open', folder, options, 5)
     print(f'opened           {opened:6.3f} s; first random batch of 16 after {first:.3f} s; it holds {held:.0f} MB')
-    copy, one, some, many = measured('rate', folder, options)
-    print(f'random records   {one:6.0%} of {copy:.2f} GB/s, the rate of the same preadv calls into one buffer; '
-          f'{some:.0%} in batches of 16, {many:.0%} of 32')
+    apart, one, *shares = measured('rate', folder, options)
+    print(f'copy             {apart:6.2f} GB/s: the same preadv calls from the page cache to memory; {one:.2f} into '
+          "one buffer, which stays in the processor's cache")
+    for name, share, of_one in zip(('random records', 'batches of 16', 'batches of 32'), shares[::2], shares[1::2]):
+        print(f'{name:16} {share:6.0%} of the rate to memory, {of_one:.0%} of that into one buffer')
     mapped, rate = measured('map', folder, options)
     print(f'memory map       {rate:6.2f} GB/s copied out of one shard, which torch.load(mmap=True) opens in '
           f'{mapped:.2f} s')
