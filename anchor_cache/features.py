@@ -119,17 +119,24 @@ def student_features(
     output = student_output(model, batch, **forward_kwargs)
     return _touched(model, output, pooled_features(output, batch))
 
+# %% ../nbs/22_features.ipynb #530d6b46
 @contextlib.contextmanager
 def evaluating(
     model: torch.nn.Module,
 ) -> Iterator[None]:
-    "Inside: the model is in `eval()`, without gradients; after it, each of its modules is in the mode that it was in."
+    """Inside: the model is in `eval()`, without gradients; after it, each of its modules is in the mode that it was in.
+
+    `fully_shard` leaves the root's parameters whole after a forward, for a backward; here none comes, so they are
+    sharded again. An optimizer made with whole ones would train what is thrown away."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(): yield
     finally:
-        for module, training in modes: module.training = training
+        for module, training in modes:
+            module.training = training
+            reshard: Any = getattr(module, 'reshard', None)
+            if reshard and hasattr(module, 'unshard'): reshard()
 
 # %% ../nbs/22_features.ipynb #c21dc5d5
 def ranks() -> tuple[int, int]:
