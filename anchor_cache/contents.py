@@ -72,11 +72,11 @@ class Samples:
 # %% ../nbs/19_contents.ipynb #5f0c61aa
 def _check_field(key: str, column: Column, dtype: str, path: str) -> None:
     "Raise `UserError` for a field that is not as schema 1 has it: its bytes would be read as other numbers."
-    field, dot, _ = key.partition('.')
+    field, *towers = key.split('.')
     real, dims = field in ('pixel_values', 'target_features'), 3 if field == 'pixel_values' else 1
     kind, shape = str(column.dtype)[6:], ('length',) if column.shape is None else column.shape
     right = kind == dtype and column.shape is not None if real else not column.dtype.is_floating_point
-    if right and len(shape) == dims and (not dot or field == 'pixel_values'): return
+    if right and len(shape) == dims and len(towers) <= (field == 'pixel_values'): return
     raise UserError(f'{path}: {key}: got {kind} ({", ".join(map(str, shape))}), expected '
                     f'{dtype if real else "whole numbers"} of {units.count(dims, "dimension")}, as schema 1 has it')
 
