@@ -188,6 +188,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'anchor_cache.collation._pad_token': ('collation.html#_pad_token', 'anchor_cache/collation.py'),
                                         'anchor_cache.collation._parameters': ('collation.html#_parameters', 'anchor_cache/collation.py'),
                                         'anchor_cache.collation._pixel_dtype': ('collation.html#_pixel_dtype', 'anchor_cache/collation.py'),
+                                        'anchor_cache.collation._plain': ('collation.html#_plain', 'anchor_cache/collation.py'),
                                         'anchor_cache.collation._single': ('collation.html#_single', 'anchor_cache/collation.py'),
                                         'anchor_cache.collation._student': ('collation.html#_student', 'anchor_cache/collation.py'),
                                         'anchor_cache.collation._text': ('collation.html#_text', 'anchor_cache/collation.py'),

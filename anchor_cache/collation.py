@@ -199,6 +199,10 @@ def _agreed(records):
     return first
 
 # %% ../nbs/20_collation.ipynb #1c9b7677
+def _plain():
+    "Inside: no autocast on a CPU, which would refuse to join float16. Threads cannot share one, so each call has its."
+    return torch.autocast('cpu', enabled=False)
+
 def _fill(tensor, width, value):
     "(batch, length) padded right to `width`."
     return torch.cat([tensor, tensor.new_full((len(tensor), width - tensor.shape[1]), value)], 1)
@@ -292,7 +296,7 @@ class AnchorBatch:
         """An action batch's inputs with the anchors' rows under them, for one forward; both are padded to one length.
 
         Raises `UserError` for OFT, and where the two do not fit into one batch."""
-        return _append(self, inputs)
+        with _plain(): return _append(self, inputs)
 
     def rows(self, states: torch.Tensor) -> torch.Tensor:
         "The anchors' rows of what a forward gave for all rows, alone or appended: (batch, …)."
@@ -311,7 +315,6 @@ def _student(like, dtype, pad_token_id):
     if pad is None: raise UserError('the model has no pad_token_id; give collate one, any token of its vocabulary')
     return dataclasses.replace(like, dtype=dtype or like.dtype, pad_token_id=pad)
 
-@torch.autocast('cpu', enabled=False)  # which would refuse to join float16 on a CPU
 def collate(
     records: Sequence[dict[str, Any]],  # of schema 1, of one cache, of any lengths
     like: Any = None,  # a model, what `describe` says of it, or a key of `FAMILIES`; None: as the records have it
@@ -326,7 +329,7 @@ def collate(
     ids, attention = zip(*(family.tokens(inputs, student) for inputs in given))
     pad = student.pad_token_id or 0
     padded = pad_right(ids, pad)  # (batch, longest seq)
-    pixels = stack_pixels([family.pixels(inputs['pixel_values']) for inputs in given], student.dtype)
+    with _plain(): pixels = stack_pixels([family.pixels(inputs['pixel_values']) for inputs in given], student.dtype)
     inputs = dict(input_ids=padded, attention_mask=pad_right(attention, False), pixel_values=pixels,
                   **family.extra(padded))
     return AnchorBatch(inputs, pad_right([record_mask(record) for record in records], False),
