@@ -6,19 +6,22 @@
 __all__ = ['FLOORS', 'LIMIT', 'precision', 'moved_pixels', 'Check', 'check_student']
 
 # %% ../nbs/25_check.ipynb #92a264cd
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .arithmetic import half_ulp, moved_by_rounding
 from .collation import AnchorBatch, collate
-from .config import POOLINGS, UserError
+from .config import POOLINGS, UserError, whole
 from .dataset import AnchorDataset
+from .drift import spread_over
 from anchor_cache.features import (
     evaluating,
     hidden_states,
+    input_device,
     over_ranks,
     pooled_features,
     record_losses,
@@ -120,12 +123,14 @@ class _Student:
     model: torch.nn.Module
     records: list[dict[str, Any]]
     batch_size: int
-    forward_kwargs: dict[str, Any] = field(default_factory=dict)
+    device: torch.device
+    options: dict[str, Any]  # of `collate`
+    forward_kwargs: dict[str, Any]
 
     def batches(self, change: Any = lambda record: record) -> Iterator[AnchorBatch]:
-        device = next(self.model.parameters()).device
         for k in range(0, len(self.records), self.batch_size):
-            yield collate([change(r) for r in self.records[k:k + self.batch_size]], like=self.model).to(device)
+            records = [change(r) for r in self.records[k:k + self.batch_size]]
+            yield collate(records, like=self.model, **self.options).to(self.device)
 
     def outputs(self, batches: Sequence[AnchorBatch]) -> list[Any]:
         return [student_output(self.model, batch, **self.forward_kwargs) for batch in batches]
@@ -163,15 +168,19 @@ def check_student(
     records: int = 16,  # to compare, spread evenly over the cache
     batch_size: int = 8,
     resumed: bool = False,  # true for a student that has been trained already: its drift is told, and not judged
+    device: Any = None,  # where the model takes its inputs; where its parameters are if left out
+    dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
+    pad_token_id: int | None = None,  # the model's if left out
     **forward_kwargs: Any,  # what the model's `forward` takes beside the inputs
 ) -> Check:
     """How a student stands to a cache before training; every rank calls it, and gets the same.
 
-    Raises `UserError` for another hidden size, layers that the student lacks, and a drift that is not rounding, with
-    what explains it."""
-    count = min(records, len(dataset))
-    chosen = [dataset[i * len(dataset) // count] for i in range(count)]
-    student, meta = _Student(model, chosen, batch_size, forward_kwargs), dataset.meta
+    Raises `UserError` for another hidden size, layers that the student lacks, features that are not finite, and a drift
+    that is not rounding, with what explains it."""
+    count, batch_size = min(whole(records, 'records', 1), len(dataset)), whole(batch_size, 'batch_size', 1)
+    chosen = [dataset[i] for i in spread_over(dataset, count)]
+    student = _Student(model, chosen, batch_size, input_device(model, device),
+                       dict(dtype=dtype, pad_token_id=pad_token_id), forward_kwargs)
     stored = [r['target_features'] for r in chosen]  # each (hidden_dim,), in the cache's dtype
     targets = torch.stack([t.float() for t in stored])  # (count, hidden_dim)
     with evaluating(model):
@@ -180,13 +189,16 @@ def check_student(
         features = student.features()
         rounding = record_losses(student.features(moved_pixels), features).mean()
         found, rounding = over_ranks(torch.stack([record_losses(features, targets).mean(), rounding])).tolist()
-        spread, square = targets.var(dim=0).mean(), targets.pow(2).mean()
+        if not math.isfinite(found):
+            raise UserError('the student gives features that are not finite, or the cache holds such; look for nan in '
+                            "the student's weights, at the dtype that it computes in, and run anchor-cache verify")
+        spread, square = targets.var(dim=0, correction=min(1, count - 1)).mean(), targets.pow(2).mean()
         spacing = torch.stack([2 * half_ulp(t) for t in stored])
         floor = max(FLOORS[computing], FLOORS[_teacher_precision(_choices(dataset))]) * float(square)
         floor += rounding + float(spacing.pow(2).mean()) / 12
         told = Check(count, found, floor, float(spread), float(square) ** .5, computing, _notes(dataset))
         if not resumed and not found <= LIMIT * floor:
-            why = _explain(student, targets.to(features.device), meta, LIMIT * floor)
+            why = _explain(student, targets.to(features.device), dataset.meta, LIMIT * floor)
             raise UserError(f'the student does not begin at this cache: {why}. Mean squared error at step 0: '
                             f'{found:.2e}, where {floor:.2e} would be rounding')
     return told

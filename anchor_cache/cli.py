@@ -224,7 +224,7 @@ def _number(text: str) -> float:
 def _drift_parser(prog: str) -> Parser:
     "What `anchor-cache drift` takes."
     about = ('Measure how far a student, a model on disk, is from a cache, for each task. Exit status 0, or 1 where '
-             'the mean is above --eps.')
+             'the mean is above --eps, or no number.')
     parser = Parser(prog=prog, description=about)
     parser.add_argument('--cache', required=True, metavar='DIR', help='folder of the cache')
     for name in TEACHER_FLAGS:
@@ -255,7 +255,7 @@ def drift_command(
         from anchor_cache.measure import drift_dict, measure_student
         found = measure_student(cache, **options)
         build.show(json.dumps(drift_dict(found)) if as_json else found)
-        return 1 if found.eps is not None and found.total.loss > found.eps else 0
+        return int(found.beyond)
     return build.run_command(work, prog, lines=True)
 
 # %% ../nbs/40_cli.ipynb #0666e23f

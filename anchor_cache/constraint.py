@@ -7,19 +7,25 @@ __all__ = ['Constraint', 'gradients', 'add_', 'Projection', 'project_']
 
 # %% ../nbs/21_constraint.ipynb #6edefa68
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from .config import UserError
+from .config import UserError, shown
 
 # %% ../nbs/21_constraint.ipynb #2236689b
 def _wide(tensor):
     "A tensor in float32, or in float64 where it is that already."
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+def _check_size(value, name):
+    "Raise `UserError` for what is not a finite number from 0 up."
+    try: fits = 0 <= value < math.inf
+    except TypeError: fits = False
+    if not fits: raise UserError(f'{name}: got {shown(value)}, expected a finite number from 0 up')
 
 class Constraint:
     "The budget L_ret ≤ ε with its multiplier λ: `add` the loss of each micro-batch, `step` once an optimiser step."
@@ -32,8 +38,7 @@ class Constraint:
         start: float = 0.,  # λ before the first step
         group: Any = None,  # process group of the data-parallel ranks; all ranks if left out
     ) -> None:
-        for name, value in dict(eps=eps, lr=lr, max=max or 0., start=start).items():
-            if not 0 <= value < math.inf: raise UserError(f'{name}: got {value}, expected a finite number from 0 up')
+        for name, value in dict(eps=eps, lr=lr, max=max or 0., start=start).items(): _check_size(value, name)
         self.eps, self.lr, self.max, self.group = eps, lr, math.inf if max is None else max, group
         self.weight, self.loss = min(start, self.max), math.nan  # λ; the loss at the last step
         self._sum: torch.Tensor | None = None
@@ -45,7 +50,10 @@ class Constraint:
     def violated(self) -> bool: return self.loss > self.eps
 
     def add(self, loss: torch.Tensor) -> None:  # (), of one micro-batch, not divided by their number
-        "Count a loss in at the next step, without reading it from the device."
+        "Count a loss in at the next step, without reading it from the device; raises `UserError` for another thing."
+        if not isinstance(loss, torch.Tensor) or loss.dim():
+            raise UserError(f'add: got {shown(getattr(loss, "shape", loss))}, expected the loss of a micro-batch as a '
+                            'tensor without dimensions')
         loss = _wide(loss.detach())
         self._sum, self._count = loss if self._sum is None else self._sum + loss, self._count + 1
 
@@ -63,7 +71,10 @@ class Constraint:
     def state_dict(self) -> dict[str, float]: return dict(weight=self.weight, loss=self.loss)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        "Go on from a `state_dict`, taken between two steps; ε, lr and max are those of this object."
+        "Go on from a `state_dict` taken between steps, with this object's ε, lr and max; raises `UserError` for none."
+        if not isinstance(state, Mapping) or set(state) != {'weight', 'loss'}:
+            raise UserError(f'got {shown(state)}, expected the state of a constraint: weight, loss')
+        _check_size(state['weight'], 'weight')
         self.weight, self.loss, self._sum, self._count = min(state['weight'], self.max), state['loss'], None, 0
 
 # %% ../nbs/21_constraint.ipynb #9f0abab0

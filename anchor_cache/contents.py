@@ -6,6 +6,7 @@
 __all__ = ['Samples', 'Contents', 'cache_contents', 'original_contents', 'open_contents']
 
 # %% ../nbs/19_contents.ipynb #785c3105
+import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 from . import units
 from .cache_status import read_manifest
 from .columns import Column, placed_columns, said_columns
-from .config import UserError, shown
+from .config import UserError, expand_home, shown
 from .files import open_saved
 from anchor_cache.manifests import (
     COMPLETE,
@@ -68,6 +69,18 @@ class Samples:
                     frame=numbers['frame'][i], instruction=texts[codes['instruction'][i]],
                     prompt_template=texts[codes['prompt_template'][i]])
 
+# %% ../nbs/19_contents.ipynb #5f0c61aa
+def _check_field(key: str, column: Column, dtype: str, path: str) -> None:
+    "Raise `UserError` for a field that is not as schema 1 has it: its bytes would be read as other numbers."
+    field, *towers = key.split('.')
+    real, dims = field in ('pixel_values', 'target_features'), 3 if field == 'pixel_values' else 1
+    kind, shape = str(column.dtype)[6:], ('length',) if column.shape is None else column.shape
+    right = kind == dtype and column.shape is not None if real else not column.dtype.is_floating_point
+    if right and len(shape) == dims and len(towers) <= (field == 'pixel_values'): return
+    raise UserError(f'{path}: {key}: got {kind} ({", ".join(map(str, shape))}), expected '
+                    f'{dtype if real else "whole numbers"} of {units.count(dims, "dimension")}, as schema 1 has it')
+
+
 # %% ../nbs/19_contents.ipynb #4199fa94
 @dataclass
 class Contents:
@@ -86,9 +99,10 @@ class Contents:
     def add(self, path: str, size: int, count: int, columns: dict[str, Column]) -> None:
         "Take a shard; raises `UserError` where its records do not go with those before it."
         fields = {key.partition('.')[0] for key in columns}
-        if fields != MODEL_INPUTS | {'target_features'}:
+        if fields != MODEL_INPUTS | {'target_features'} or 'pixel_values' in columns and len(columns) > len(fields):
             raise UserError(f'{path}: got the fields {", ".join(sorted(columns))}, '
                             f'expected {", ".join(sorted(MODEL_INPUTS))} and target_features')
+        for key, column in columns.items(): _check_field(key, column, self.meta['dtype'], path)
         for key, column in (self.columns[0] if self.columns else columns).items():
             there = columns.get(key)
             shaped = key.startswith(('pixel_values', 'target_features'))
@@ -210,7 +224,8 @@ def open_contents(
     if '://' in text and not text.startswith(('file://', 'local://')):
         raise UserError(f'got {shown(text)}, expected a folder: training reads from a disk of its machine; copy the '
                         'cache there first')
-    store = LocalStore(text.partition('://')[2] if '://' in text else folder)
+    place = expand_home(text.partition('://')[2] if '://' in text else text, 'folder')
+    store = LocalStore(os.path.abspath(place))  # a shard is opened when it is read, and that may be elsewhere
     names = store.listing()
     ours = any(shard_number(name, ['.json']) is not None for name in names)
     if MANIFEST in names or ours or not any(name.endswith('.pt') for name in names):

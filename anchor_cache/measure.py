@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from .arithmetic import exact_math
-from .config import UserError, canonical_dtype
+from .config import UserError, canonical_dtype, one_of, whole
 from .dataset import AnchorDataset
-from .drift import Drift, measure_drift
+from .drift import Drift, measure_drift, spread_over
+from .features import LOSSES
 from .logs import status
 from .planning import resolve_device, resolve_teacher_dtype
 from .pooling import record_mask
@@ -63,8 +64,11 @@ def measure_student(
     **named: Any,  # where the student is, as `open_teacher` takes a teacher's names
 ) -> Drift:
     "How far a student on disk is from a cache; raises `UserError` for what cannot be opened or compared."
-    dataset, at = AnchorDataset(cache), resolve_device(device)
-    meta, dtype = dataset.meta, resolve_teacher_dtype(teacher_dtype and canonical_dtype(teacher_dtype), at)
+    one_of(kind, tuple(LOSSES), 'kind')
+    dataset, at, batch_size = AnchorDataset(cache), resolve_device(device), whole(batch_size, 'batch_size', 1)
+    total = len(spread_over(dataset, count))  # what is wrong is said before a model is loaded
+    asked = teacher_dtype and canonical_dtype(teacher_dtype, '--teacher_dtype')
+    meta, dtype = dataset.meta, resolve_teacher_dtype(asked, at)
     student = open_teacher(meta['layer'], **named)
     if student.hidden_dim != meta['hidden_dim']:
         raise UserError(f'{student.name} has a hidden size of {student.hidden_dim:,}, the cache has features of '
@@ -74,7 +78,7 @@ def measure_student(
     def features(records: list[dict[str, Any]]) -> torch.Tensor: return ask(loaded, records)
     with exact_math() as threads:
         torch.set_num_threads(threads)  # one computation at a time
-        return measure_drift(_with_status(features, count or len(dataset)), dataset, kind, eps, count, batch_size)
+        return measure_drift(_with_status(features, total), dataset, kind, eps, count, batch_size)
 
 def drift_dict(
     found: Drift,

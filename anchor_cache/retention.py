@@ -8,7 +8,7 @@ __all__ = ['Anchors', 'AnchorDataset', 'Check', 'Constraint', 'Drift', 'LOSSES',
 
 # %% ../nbs/27_retention.ipynb #2c2b148a
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ import torch
 
 from .check import Check, check_student
 from .collation import AnchorBatch, collate
-from .config import UserError, one_of, shown
+from .config import UserError, one_of, shown, whole
 from .constraint import Constraint, Projection, add_, gradients, project_  # noqa: F401
 from .dataset import AnchorDataset
 from .drift import Drift, drift  # noqa: F401
-from .features import LOSSES, ranks, record_losses, retention_loss, student_features  # noqa: F401
+from anchor_cache.features import (  # noqa: F401
+    LOSSES,
+    input_device,
+    ranks,
+    record_losses,
+    retention_loss,
+    student_features,
+)
 from .stream import rank_batch
 
 _all_ = ['AnchorDataset', 'Check', 'Constraint', 'Drift', 'LOSSES', 'Projection', 'add_', 'collate', 'drift',
@@ -40,7 +47,7 @@ class _Ahead:
         "The records of `indices`; those of `following` are read from now on."
         if self.process != os.getpid():
             self.pool, self.process, self.waiting = ThreadPoolExecutor(1, 'anchors'), os.getpid(), None
-        expected, future = self.waiting or ([], None)
+        (expected, future), self.waiting = self.waiting or ([], None), None  # what failed is not kept: read it again
         records = future.result() if future and expected == indices else self._read(indices)
         self.waiting = following, self.pool.submit(self._read, following)
         return records
@@ -51,13 +58,13 @@ class _Ahead:
 class _Stream:
     "This rank's part of an endless stream of records, which can be left and taken up again."
     def __init__(self, dataset: AnchorDataset, batch_size: int, seed: int, rank: int | None, world_size: int | None):
-        self.dataset, self.batch_size, self.seed, self.position = dataset, batch_size, seed, 0
-        found, meta = ranks(), dataset.meta
-        self.rank = found[0] if rank is None else rank
-        self.world_size = found[1] if world_size is None else world_size
+        self.dataset, self.position, meta = dataset, 0, dataset.meta
+        self.batch_size, self.seed = whole(batch_size, 'batch_size', 1), whole(seed, 'seed')
+        self._found = ranks() if rank is None and world_size is None else None  # what torch.distributed said
+        self.rank = ranks()[0] if rank is None else whole(rank, 'rank')
+        self.world_size = ranks()[1] if world_size is None else whole(world_size, 'world_size', 1)
         self._cache = meta['cache_sha256'] or meta['cache_identity']  # None for one of the original script
         self._ahead = _Ahead(dataset)
-        if batch_size < 1: raise UserError(f'batch_size: got {batch_size}, expected 1 or more')
         if not 0 <= self.rank < self.world_size:
             raise UserError(f'rank: got {self.rank} of {self.world_size}, expected 0 to {self.world_size - 1}')
 
@@ -67,8 +74,16 @@ class _Stream:
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]: return self
 
+    def _check_ranks(self) -> None:
+        "Raise `UserError` where torch.distributed began after this: every rank would read the same records."
+        if self._found in (None, ranks()) or ranks()[1] == 1: return
+        raise UserError(f'this stream was made as rank {self.rank} of {self.world_size}, and torch.distributed says '
+                        f'rank {ranks()[0]} of {ranks()[1]}: make it after init_process_group, or give rank and '
+                        'world_size')
+
     def __next__(self) -> list[dict[str, Any]]:  # batch_size records of schema 1, with `sample`
-        "This rank's next records."
+        "This rank's next records; raises `UserError` for ranks that have changed since this was made."
+        self._check_ranks()
         def indices(start): return rank_batch(start, self.batch_size, self.rank, len(self.dataset), self.seed)
         after = self.position + self.batch_size * self.world_size
         records = self._ahead.get(indices(self.position), indices(after))
@@ -82,14 +97,14 @@ class _Stream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         "Go on where another stream was, of the same cache; raises `UserError` for another one."
         here = self.state_dict()
-        if set(state) != set(here):
-            raise UserError(f'got {shown(sorted(map(str, state)))}, expected the state of an anchor stream: '
-                            f'{", ".join(here)}')
+        if not isinstance(state, Mapping) or set(state) != set(here):
+            got = sorted(map(str, state)) if isinstance(state, Mapping) else state
+            raise UserError(f'got {shown(got)}, expected the state of an anchor stream: {", ".join(here)}')
         for key in ('cache', 'records'):
             if state[key] != here[key]:
                 raise UserError(f'the state is of another cache: {key} {shown(state[key])}, here {shown(here[key])}; '
                                 f'name that cache, or begin a new stream')
-        self.position, self.seed = int(state['position']), int(state['seed'])
+        self.position, self.seed = whole(state['position'], 'position', 0), whole(state['seed'], 'seed')
 
 # %% ../nbs/27_retention.ipynb #d2cb63a8
 class Anchors(_Stream):
@@ -109,14 +124,15 @@ class Anchors(_Stream):
         "Raises `UserError` for a cache that cannot be read, or a batch size or a rank that makes no sense."
         if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache, allow_incomplete=allow_incomplete)
         super().__init__(cache, batch_size, seed, rank, world_size)
-        self.device, self.options = device, dict(dtype=dtype, pad_token_id=pad_token_id)
+        self.device = device
+        self.options: dict[str, Any] = dict(dtype=dtype, pad_token_id=pad_token_id)
 
     def batch(
         self,
         model: torch.nn.Module,  # as it is trained: wrapped in DDP, FSDP, PEFT, or not
     ) -> AnchorBatch:
         "This rank's next records as the model takes them, on its device."
-        device = next(model.parameters()).device if self.device is None else torch.device(self.device)
+        device = input_device(model, self.device)
         batch = collate(next(self), like=model, **self.options)
         return batch.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else batch.to(device)
 
@@ -139,4 +155,5 @@ class Anchors(_Stream):
         **forward_kwargs: Any,  # what its `forward` takes beside the inputs
     ) -> Check:
         "How the model stands to the cache before training; every rank calls it. Raises `UserError`, with the reason."
-        return check_student(model, self.dataset, records, self.batch_size, resumed, **forward_kwargs)
+        return check_student(model, self.dataset, records, self.batch_size, resumed, device=self.device, **self.options,
+                             **forward_kwargs)
