@@ -7,7 +7,7 @@ __all__ = ['FLOORS', 'LIMIT', 'precision', 'moved_pixels', 'Check', 'check_stude
 
 # %% ../nbs/25_check.ipynb #92a264cd
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,21 +94,6 @@ def _with_other_text(record: dict[str, Any]) -> dict[str, Any]:
     ids[-1] = ids[1:-1][ids[1:-1] != ids[-1]][0] if bool((ids[1:-1] != ids[-1]).any()) else ids[0]
     return record | dict(model_inputs=record['model_inputs'] | dict(input_ids=ids))
 
-def _best_match(outputs: Sequence[Any], batches: dict[str, list[AnchorBatch]],
-                targets: torch.Tensor) -> tuple[float, int, str]:
-    "The layer and the pooling whose features are nearest to the targets, behind how near they are."
-    count, found = len(_all_states(outputs[0])), []
-    for pooling in POOLINGS:
-        for layer in range(count):
-            features = torch.cat([_pool(out, b, layer) for out, b in zip(outputs, batches[pooling])])
-            if features.shape == targets.shape:
-                found.append((float(record_losses(features, targets).mean()), layer, pooling))
-    return min(found)
-
-def _all_states(output: Any) -> Sequence[torch.Tensor]:
-    "Every hidden layer of an output."
-    return output['hidden_states'] if isinstance(output, dict) else output.hidden_states
-
 def _pool(output: Any, batch: AnchorBatch, layer: int) -> torch.Tensor:
     "Features of another layer than the batch's own."
     states = batch.rows(hidden_states(output, layer))
@@ -132,28 +117,35 @@ class _Student:
             records = [change(r) for r in self.records[k:k + self.batch_size]]
             yield collate(records, like=self.model, **self.options).to(self.device)
 
-    def outputs(self, batches: Sequence[AnchorBatch]) -> list[Any]:
-        return [student_output(self.model, batch, **self.forward_kwargs) for batch in batches]
+    def output(self, batch: AnchorBatch) -> Any: return student_output(self.model, batch, **self.forward_kwargs)
 
     def features(self, change: Any = lambda record: record) -> torch.Tensor:
-        batches = list(self.batches(change))
-        return torch.cat([pooled_features(o, b) for o, b in zip(self.outputs(batches), batches)])
+        return torch.cat([pooled_features(self.output(batch), batch) for batch in self.batches(change)])
+
+def _every_feature(student: _Student, change: Any) -> dict[tuple[int, str], torch.Tensor]:
+    "Features of every hidden layer, counted from 0, with every pooling; the states of one batch at a time."
+    found: dict[tuple[int, str], list[torch.Tensor]] = {}
+    pooled = [student.batches(lambda r, p=p: _with_pooling(change(r), p)) for p in POOLINGS]
+    for own, *batches in zip(student.batches(change), *pooled):
+        output = student.output(own)
+        layers = len(output['hidden_states'] if isinstance(output, dict) else output.hidden_states)
+        for pooling, batch in zip(POOLINGS, batches):
+            for layer in range(layers): found.setdefault((layer, pooling), []).append(_pool(output, batch, layer))
+    return {key: torch.cat(features) for key, features in found.items()}
 
 # %% ../nbs/25_check.ipynb #6af6e506
 def _explain(student: _Student, targets: torch.Tensor, meta: dict[str, Any], limit: float) -> str:
     "Why a student's features are further from the targets than `limit`, and what to do."
-    batches = {p: list(student.batches(lambda r, p=p: _with_pooling(r, p))) for p in POOLINGS}
-    outputs = student.outputs(batches[meta['pooling']])
-    other = list(student.batches(lambda r: _with_pooling(_with_other_text(r), 'mean_image_tokens')))
-    changed = student.outputs(other)  # whatever the answer is, so that ranks make as many forwards
-    near, layer, pooling = _best_match(outputs, batches, targets)
-    layers = len(_all_states(outputs[0]))
+    own = _every_feature(student, lambda record: record)
+    other = _every_feature(student, _with_other_text)  # whatever the answer is: ranks make as many forwards
+    near, layer, pooling = min((float(record_losses(features, targets).mean()), *key)
+                               for key, features in own.items() if features.shape == targets.shape)
+    layers = 1 + max(number for number, _ in own)
     if near <= limit and (layer, pooling) != (meta['layer'] % layers, meta['pooling']):
         return (f'its targets are those of hidden layer {layer - layers} ({layer}) with {pooling}, and it says layer '
                 f'{meta["layer"]} with {meta["pooling"]}: the cache has been changed or mislabelled; build it again')
-    image = [_pool(o, b, meta['layer']) for o, b in zip(outputs, batches['mean_image_tokens'])]
-    moved = [_pool(o, b, meta['layer']) for o, b in zip(changed, other)]
-    if float(record_losses(torch.cat(moved), torch.cat(image)).mean()) > limit:
+    image = meta['layer'] % layers, 'mean_image_tokens'
+    if float(record_losses(other[image], own[image]).mean()) > limit:
         return ("the student's image tokens see the text behind them (bidirectional attention, as in OpenVLA-OFT), "
                 "and the cache's teacher read causally; use a causal student, or model.disable_adapter() for a cache")
     return ('no layer or pooling of the student gives the targets and its attention is causal, so it has other '
@@ -185,7 +177,7 @@ def check_student(
     targets = torch.stack([t.float() for t in stored])  # (count, hidden_dim)
     with evaluating(model):
         first = next(student.batches())
-        computing = precision(model, hidden_states(student_output(model, first, **forward_kwargs), first.layer))
+        computing = precision(model, hidden_states(student.output(first), first.layer))
         features = student.features()
         rounding = record_losses(student.features(moved_pixels), features).mean()
         found, rounding = over_ranks(torch.stack([record_losses(features, targets).mean(), rounding])).tolist()

@@ -9,6 +9,7 @@ __all__ = ['TaskDrift', 'Drift', 'summarise_drift', 'spread_over', 'measure_drif
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ def measure_drift(
 
 def drift(
     model: torch.nn.Module,  # as it is trained: wrapped in DDP, FSDP, PEFT, or not
-    dataset: AnchorDataset,
+    dataset: str | Path | AnchorDataset,  # or the folder of a cache
     kind: str = 'mse',  # a name in `LOSSES`
     eps: float | None = None,  # to count what is beyond it
     count: int | None = None,  # records, spread evenly over the cache; all if left out
@@ -138,8 +139,9 @@ def drift(
     **forward_kwargs: Any,  # what the model's `forward` takes beside the inputs
 ) -> Drift:
     "How far a student is from a cache, in `eval()` and without gradients; the same on every rank. Raises `UserError`."
-    place = input_device(model, device)
+    place, cache = input_device(model, device), dataset
+    if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache)
     def features(records: list[dict[str, Any]]) -> torch.Tensor:
         batch = collate(records, like=model, dtype=dtype, pad_token_id=pad_token_id).to(place)
         return student_features(model, batch, **forward_kwargs)
-    with evaluating(model): return measure_drift(features, dataset, kind, eps, count, batch_size)
+    with evaluating(model): return measure_drift(features, cache, kind, eps, count, batch_size)
