@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .arithmetic import half_ulp, moved_by_rounding
-from .collation import AnchorBatch, collate
+from .collation import AnchorBatch, collate, describe
 from .config import POOLINGS, UserError, whole
 from .dataset import AnchorDataset
 from .drift import spread_over
@@ -30,7 +30,7 @@ from anchor_cache.features import (
 from .pooling import mean_pool
 
 # %% ../nbs/25_check.ipynb #7ccf3b5b
-FLOORS = dict(float32=3e-7 / 9, autocast=2e-5 / 9, bfloat16=3e-5 / 9)  # mean squared error by the mean square
+FLOORS = {'float32': 3e-7 / 9, 'autocast': 2e-5 / 9, 'half precision': 3e-5 / 9}  # by the mean square
 
 def _autocast_on(device: str) -> bool:
     "Whether autocast is on for a kind of device; before PyTorch 2.4 each kind had a function of its own."
@@ -42,8 +42,8 @@ def precision(
     states: torch.Tensor,  # a hidden layer that it gave
 ) -> str:  # a name in `FLOORS`
     "What a student computes in: its weights' dtype, or autocast's over float32 weights."
-    if any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()): return 'bfloat16'
-    reduced = states.dtype != torch.float32 or _autocast_on(states.device.type)
+    if any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()): return 'half precision'
+    reduced = states.dtype in (torch.bfloat16, torch.float16) or _autocast_on(states.device.type)
     return 'autocast' if reduced or torch.backends.cuda.matmul.allow_tf32 and states.is_cuda else 'float32'
 
 def moved_pixels(
@@ -115,7 +115,7 @@ class _Student:
     def batches(self, change: Any = lambda record: record) -> Iterator[AnchorBatch]:
         for k in range(0, len(self.records), self.batch_size):
             records = [change(r) for r in self.records[k:k + self.batch_size]]
-            yield collate(records, like=self.model, **self.options).to(self.device)
+            yield collate(records, **self.options).to(self.device)
 
     def output(self, batch: AnchorBatch) -> Any: return student_output(self.model, batch, **self.forward_kwargs)
 
@@ -148,10 +148,10 @@ def _explain(student: _Student, targets: torch.Tensor, meta: dict[str, Any], lim
     if float(record_losses(other[image], own[image]).mean()) > limit:
         return ("the student's image tokens see the text behind them (bidirectional attention, as in OpenVLA-OFT), "
                 "and the cache's teacher read causally; use a causal student, or model.disable_adapter() for a cache")
-    return ('no layer or pooling of the student gives the targets and its attention is causal, so it has other '
-            f'weights than the teacher of this cache, {meta["teacher"]}, or its towers expect pixels of another image '
-            'transform than the cache holds; begin with that teacher, build a cache with this one, or pass '
-            'resumed=True if the student has been trained already')
+    return ('if the student has been trained already, pass resumed=True; otherwise it has other weights than the '
+            f'teacher of this cache, {meta["teacher"]}, or its towers expect pixels of another image transform than '
+            'the cache holds: no layer or pooling of it gives the targets, and its attention is causal; begin with '
+            'that teacher, or build a cache with this one')
 
 # %% ../nbs/25_check.ipynb #432423ad
 def check_student(
@@ -163,6 +163,7 @@ def check_student(
     device: Any = None,  # where the model takes its inputs; where its parameters are if left out
     dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
     pad_token_id: int | None = None,  # the model's if left out
+    like: str | None = None,  # a family by name, where the model's structure does not tell
     **forward_kwargs: Any,  # what the model's `forward` takes beside the inputs
 ) -> Check:
     """How a student stands to a cache before training; every rank calls it, and gets the same.
@@ -172,7 +173,7 @@ def check_student(
     count, batch_size = min(whole(records, 'records', 1), len(dataset)), whole(batch_size, 'batch_size', 1)
     chosen = [dataset[i] for i in spread_over(dataset, count)]
     student = _Student(model, chosen, batch_size, input_device(model, device),
-                       dict(dtype=dtype, pad_token_id=pad_token_id), forward_kwargs)
+                       dict(like=describe(model, like), dtype=dtype, pad_token_id=pad_token_id), forward_kwargs)
     stored = [r['target_features'] for r in chosen]  # each (hidden_dim,), in the cache's dtype
     targets = torch.stack([t.float() for t in stored])  # (count, hidden_dim)
     with evaluating(model):
@@ -201,7 +202,7 @@ def _choices(dataset: AnchorDataset) -> dict[str, Any]:
 
 def _teacher_precision(choices: dict[str, Any]) -> str:
     "What the teacher computed in, as a manifest says it; a name in `FLOORS`."
-    return 'float32' if choices.get('teacher_dtype', 'float32') == 'float32' else 'bfloat16'
+    return 'float32' if choices.get('teacher_dtype', 'float32') == 'float32' else 'half precision'
 
 def _notes(dataset: AnchorDataset) -> tuple[str, ...]:
     "What one should know of a cache in training."

@@ -145,11 +145,16 @@ def _pad_token(model):
 
 def describe(
     model: nn.Module,  # a policy, wrapped or not
+    family: str | None = None,  # a key of `FAMILIES`, where its structure does not tell
 ) -> Student:
     "What `collate` needs to know of a model; raises `UserError` for one of no known family."
-    family, inner = find_family(model), unwrap(model)
-    return Student(family.name, _pixel_dtype(inner), _pad_token(inner),
-                   _image_token(inner) if family.name == 'llava' else None)
+    if not isinstance(model, nn.Module):
+        raise UserError(f'got {type(model).__name__}, expected the model that is trained, a torch.nn.Module')
+    inner, named = unwrap(model), family is not None
+    kind = FAMILIES[one_of(family, list(FAMILIES), 'like')] if family is not None else find_family(model)
+    pad = _pad_token(inner)
+    return Student(kind.name, _pixel_dtype(inner), kind.pad_token_id if pad is None and named else pad,
+                   _image_token(inner) if kind.name == 'llava' else None)
 
 # %% ../nbs/20_collation.ipynb #a0476982
 def pad_right(
@@ -189,6 +194,7 @@ def _kind(record):
 
 def _agreed(records):
     "What records share; raises `UserError` for an empty batch and with the first difference."
+    if isinstance(records, Mapping): raise UserError('got one record, expected a list of records')
     if not records: raise UserError('got no records, expected one or more')
     first = _kind(records[0])
     for i, record in enumerate(records):
@@ -260,7 +266,7 @@ def _each(value, change):
     return change(value) if isinstance(value, torch.Tensor) else value
 
 # %% ../nbs/20_collation.ipynb #af7bb66c
-@dataclass
+@dataclass(repr=False)
 class AnchorBatch:
     "Anchors for one forward: what goes in, where to pool what comes out, and what the teacher's features were."
     inputs: dict[str, Any]  # for `forward(**inputs)`
@@ -274,12 +280,18 @@ class AnchorBatch:
 
     def __len__(self) -> int: return len(self.targets)
 
+    def __repr__(self) -> str:
+        return (f'AnchorBatch({len(self)} records for {self.family}, {self.mask.shape[1]} tokens, layer {self.layer}, '
+                f'{self.pooling})')
+
     def _changed(self, change):
         return dataclasses.replace(self, inputs=_each(self.inputs, change), mask=change(self.mask),
                                    targets=change(self.targets))
 
     def to(self, device: Any, non_blocking: bool = False) -> 'AnchorBatch':
-        "The batch with its tensors on a device."
+        "The batch with its tensors on a device; raises `UserError` for a dtype, which would spoil token ids."
+        if isinstance(device, torch.dtype):
+            raise UserError(f'to: got {device}, expected a device; the dtype of the pixels is given to collate')
         return self._changed(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> 'AnchorBatch':
@@ -312,7 +324,9 @@ def _student(like, dtype, pad_token_id):
     if like.family == 'llava' and like.image_token_id is None:
         raise UserError("like: got 'llava', expected the model itself or describe(model), which know its image token")
     pad = like.pad_token_id if pad_token_id is None else pad_token_id
-    if pad is None: raise UserError('the model has no pad_token_id; give collate one, any token of its vocabulary')
+    if pad is None:
+        raise UserError('the model has no config.pad_token_id; pass pad_token_id=, any token of its vocabulary: '
+                        'padding is masked')
     return dataclasses.replace(like, dtype=dtype or like.dtype, pad_token_id=pad)
 
 def collate(

@@ -133,7 +133,9 @@ def add_(
     grads: Sequence[torch.Tensor | None],  # from `gradients`
     weight: float,  # λ
 ) -> None:
-    "`.grad` += weight × `grads`, in place; a gradient that is None counts as zeros."
+    """`.grad` += weight × `grads`, in place; a gradient that is None counts as zeros. Raises `UserError` for a weight
+    that is no number."""
+    if not isinstance(weight, (int, float)): raise UserError(f'weight: got {shown(weight)}, expected a number')
     for param, grad in _pairs(params, grads):
         if grad is None or weight == 0: continue
         if param.grad is None: param.grad = grad * weight

@@ -177,8 +177,9 @@ def cache_contents(
     if found.cache_sha256 is None and not allow_incomplete:
         there = f'{done:,} of {units.count(len(planned), "shard")} are there' if done < len(planned) else (
             f'{COMPLETE} is missing')
-        raise UserError(f'{store.url} is not complete: {there}, with {records:,} of {sum(planned):,} records; let its '
-                        'build go on to the end, or read what is there with allow_incomplete=True')
+        remedy = 'copy it again, whole' if COMPLETE in listing else 'let its build go on to the end'
+        raise UserError(f'{store.url} is not complete: {there}, with {records:,} of {sum(planned):,} records; '
+                        f'{remedy}, or read what is there in Python with allow_incomplete=True')
     if not done: raise UserError(f'{store.url}: none of its {units.count(len(planned), "shard")} is there yet')
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .collation import collate
+from .collation import collate, describe
 from .config import UserError, one_of, whole
 from .dataset import AnchorDataset
 from anchor_cache.features import (
@@ -52,11 +52,12 @@ class Drift:
         return self.eps is not None and not self.total.loss <= self.eps
 
     def __str__(self) -> str:
-        head = f'{self.kind:>10}{"spread":>11}{"cosine":>11}' + (f'{"above":>8}' if self.eps is not None else '')
+        loss = '1 - cosine' if self.kind == 'cosine' else self.kind
+        head = f'{loss:>15}{"spread":>11}{"cosine":>11}' + (f'{"above":>8}' if self.eps is not None else '')
         rows = [f'{"records":>8}{head}  task']
         for t in (self.total, *self.tasks):
             above = '' if t.above is None else f'{100 * t.above:>7.0f}%'
-            rows.append(f'{t.records:>8,}{t.loss:>10.3g}{t.spread:>11.3g}{t.cosine:>11.7f}{above}  {t.task}')
+            rows.append(f'{t.records:>8,}{t.loss:>15.3g}{t.spread:>11.3g}{t.cosine:>11.7f}{above}  {t.task}')
         return '\n'.join(rows)
 
     def frame(self) -> Any:
@@ -136,12 +137,13 @@ def drift(
     device: Any = None,  # where the model takes its inputs; where its parameters are if left out
     dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
     pad_token_id: int | None = None,  # the model's if left out
+    like: str | None = None,  # a family by name, where the model's structure does not tell
     **forward_kwargs: Any,  # what the model's `forward` takes beside the inputs
 ) -> Drift:
     "How far a student is from a cache, in `eval()` and without gradients; the same on every rank. Raises `UserError`."
     place, cache = input_device(model, device), dataset
     if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache)
     def features(records: list[dict[str, Any]]) -> torch.Tensor:
-        batch = collate(records, like=model, dtype=dtype, pad_token_id=pad_token_id).to(place)
+        batch = collate(records, like=describe(model, like), dtype=dtype, pad_token_id=pad_token_id).to(place)
         return student_features(model, batch, **forward_kwargs)
     with evaluating(model): return measure_drift(features, cache, kind, eps, count, batch_size)

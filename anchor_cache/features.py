@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from .collation import AnchorBatch, layers_of, one_image
-from .config import UserError, one_of
+from .config import UserError, one_of, shown
 from .pooling import mean_pool
 
 # %% ../nbs/22_features.ipynb #7a8fb330
@@ -50,9 +50,10 @@ def hidden_states(
 ) -> torch.Tensor:  # (batch, tokens, hidden_dim)
     "One hidden layer of a model's output; raises `UserError` where there is none, or no such layer."
     states = _entry(output, 'hidden_states')
-    if not states:
-        raise UserError(f'the student returned no hidden states ({type(output).__name__}); call its forward with '
-                        f'output_hidden_states=True')
+    if not isinstance(states, (tuple, list)) or not states:
+        raise UserError(f'the student returned no hidden states ({type(output).__name__}): its forward was called '
+                        'without output_hidden_states=True, or ignores it; it must return them as hidden_states, a '
+                        'tuple with the input embeddings first')
     if -len(states) <= layer < len(states): return states[layer]
     raise UserError(f'the cache is of layer {layer}, the student has {len(states) - 1} layers: hidden states '
                     f'{-len(states)} to {len(states) - 1}')
@@ -96,7 +97,12 @@ def input_device(
     given: Any = None,  # a device, where the user names one
 ) -> torch.device:
     "Where a model takes its inputs: where its first parameter is; raises `UserError` for one without any numbers."
-    if given is not None: return torch.device(given)
+    try:
+        if given is not None: return torch.device(given)
+    except (RuntimeError, TypeError):
+        raise UserError(f'device: got {shown(given)}, expected cpu, cuda or the like') from None
+    if not isinstance(model, torch.nn.Module):
+        raise UserError(f'got {type(model).__name__}, expected the model that is trained, a torch.nn.Module')
     found = next((p.device for p in model.parameters() if not p.is_meta), None)
     if found is not None: return found
     raise UserError('the model has no parameters with numbers in them (all are on the meta device); load its weights '

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from .check import Check, check_student
-from .collation import AnchorBatch, collate
+from .collation import AnchorBatch, collate, describe
 from .config import UserError, one_of, shown, whole
 from .constraint import Constraint, Projection, add_, gradients, project_  # noqa: F401
 from .dataset import AnchorDataset
@@ -54,25 +55,15 @@ class _Ahead:
 
     def __getstate__(self) -> dict[str, Any]: return dict(dataset=self.dataset, process=-1, waiting=None)
 
-# %% ../nbs/27_retention.ipynb #45a87d62
-class _Stream:
-    "This rank's part of an endless stream of records, which can be left and taken up again."
-    def __init__(self, dataset: AnchorDataset, batch_size: int, seed: int, rank: int | None, world_size: int | None):
-        self.dataset, self.position, meta = dataset, 0, dataset.meta
-        self.batch_size, self.seed = whole(batch_size, 'batch_size', 1), whole(seed, 'seed')
+# %% ../nbs/27_retention.ipynb #27a00001
+class _Rank:
+    "This process among those that share a stream."
+    def __init__(self, rank: int | None, world_size: int | None):
         self._found = ranks() if rank is None and world_size is None else None  # what torch.distributed said
         self.rank = ranks()[0] if rank is None else whole(rank, 'rank')
         self.world_size = ranks()[1] if world_size is None else whole(world_size, 'world_size', 1)
-        self._cache = meta['cache_sha256'] or meta['cache_identity']  # None for one of the original script
-        self._ahead = _Ahead(dataset)
         if not 0 <= self.rank < self.world_size:
             raise UserError(f'rank: got {self.rank} of {self.world_size}, expected 0 to {self.world_size - 1}')
-
-    def __repr__(self) -> str:
-        share = f', rank {self.rank} of {self.world_size}' if self.world_size > 1 else ''
-        return f'Anchors({self.dataset!r}, batches of {self.batch_size}{share}, at sample {self.position:,})'
-
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]: return self
 
     def _check_ranks(self) -> None:
         "Raise `UserError` where torch.distributed began after this: every rank would read the same records."
@@ -80,6 +71,33 @@ class _Stream:
         raise UserError(f'this stream was made as rank {self.rank} of {self.world_size}, and torch.distributed says '
                         f'rank {ranks()[0]} of {ranks()[1]}: make it after init_process_group, or give rank and '
                         'world_size')
+
+    def _check_equal(self, mine: dict[str, Any]) -> None:
+        "Raise `UserError`, on every rank, where the ranks of torch.distributed do not say the same of their streams."
+        if self._found is None or ranks()[1] == 1: return
+        self._check_ranks()
+        every: list[Any] = [None] * self.world_size
+        dist.all_gather_object(every, mine)
+        for key, value in every[0].items():
+            if any(other[key] != value for other in every):
+                raise UserError(f'the ranks have different streams: {key} {shown([other[key] for other in every])}; '
+                                'make Anchors with the same cache, batch_size and seed on each')
+
+# %% ../nbs/27_retention.ipynb #45a87d62
+class _Stream(_Rank):
+    "This rank's part of an endless stream of records, which can be left and taken up again."
+    def __init__(self, dataset: AnchorDataset, batch_size: int, seed: int, rank: int | None, world_size: int | None):
+        self.dataset, self.position, meta = dataset, 0, dataset.meta
+        self.batch_size, self.seed = whole(batch_size, 'batch_size', 1), whole(seed, 'seed')
+        super().__init__(rank, world_size)
+        self._cache = meta['cache_sha256'] or meta['cache_identity']  # None for one of the original script
+        self._ahead = _Ahead(dataset)
+
+    def __repr__(self) -> str:
+        share = f', rank {self.rank} of {self.world_size}' if self.world_size > 1 else ''
+        return f'Anchors({self.dataset!r}, batches of {self.batch_size}{share}, at sample {self.position:,})'
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]: return self
 
     def __next__(self) -> list[dict[str, Any]]:  # batch_size records of schema 1, with `sample`
         "This rank's next records; raises `UserError` for ranks that have changed since this was made."
@@ -120,12 +138,14 @@ class Anchors(_Stream):
         dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
         pad_token_id: int | None = None,  # the model's if left out
         device: Any = None,  # where the model takes its inputs; where its parameters are if left out
+        like: str | None = None,  # a family by name (see `collate`), where the model's structure does not tell
     ):
         "Raises `UserError` for a cache that cannot be read, or a batch size or a rank that makes no sense."
         if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache, allow_incomplete=allow_incomplete)
         super().__init__(cache, batch_size, seed, rank, world_size)
-        self.device = device
-        self.options: dict[str, Any] = dict(dtype=dtype, pad_token_id=pad_token_id)
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise UserError(f'dtype: got {shown(dtype)}, expected a torch.dtype such as torch.bfloat16')
+        self.device, self.like, self.options = device, like, dict[str, Any](dtype=dtype, pad_token_id=pad_token_id)
 
     def batch(
         self,
@@ -133,7 +153,7 @@ class Anchors(_Stream):
     ) -> AnchorBatch:
         "This rank's next records as the model takes them, on its device."
         device = input_device(model, self.device)
-        batch = collate(next(self), like=model, **self.options)
+        batch = collate(next(self), like=describe(model, self.like), **self.options)
         return batch.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else batch.to(device)
 
     def loss(
@@ -154,6 +174,7 @@ class Anchors(_Stream):
         resumed: bool = False,  # true for a student that has been trained already: its drift is told, not judged
         **forward_kwargs: Any,  # what its `forward` takes beside the inputs
     ) -> Check:
-        "How the model stands to the cache before training; every rank calls it. Raises `UserError`, with the reason."
-        return check_student(model, self.dataset, records, self.batch_size, resumed, device=self.device, **self.options,
-                             **forward_kwargs)
+        "How the model stands to the cache before training. Every rank calls it. Raises `UserError`, with the reason."
+        self._check_equal(dict(self.state_dict(), batch_size=self.batch_size))
+        return check_student(model, self.dataset, records, self.batch_size, resumed, device=self.device, like=self.like,
+                             **self.options, **forward_kwargs)

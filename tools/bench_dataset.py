@@ -5,6 +5,7 @@
 A cache with the pixels of two towers and features of 4,096 in float16, 0.61 MB a record, is written to a temporary
 folder, or to CACHE, where it stays for the next time. Every figure is of a process of its own. Rates are by the time of
 the processor. Memory is what all processes together hold in RAM (anonymous PSS: a page that several share counts once).
+A share above 100 % means that a record goes to memory which the processor's cache still holds.
 """
 import argparse
 import itertools
@@ -273,10 +274,11 @@ def measure(folder, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--records', type=int, default=10_000)
-    parser.add_argument('--samples', type=int, default=2000)
-    parser.add_argument('--workers', type=int, default=8)
-    parser.add_argument('--folder', type=Path)
+    parser.add_argument('--records', type=int, default=10_000, help='of the cache (default: 10,000)')
+    parser.add_argument('--samples', type=int, default=2000, help='records to read at random (default: 2,000)')
+    parser.add_argument('--workers', type=int, default=8,
+                        help='of the DataLoader whose memory is measured (default: 8)')
+    parser.add_argument('--folder', type=Path, help='where the cache lies, or is made and kept')
     parser.add_argument('--only', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only: return print(json.dumps(globals()[f'measure_{options.only}'](options.folder, options)))

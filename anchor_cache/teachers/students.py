@@ -8,7 +8,6 @@ __all__ = ['PrismaticStudent', 'load_student', 'write_random_cache']
 # %% ../../nbs/teachers/13_students.ipynb #4ce968dd
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -41,7 +40,8 @@ class PrismaticStudent(nn.Module):
         self.language_model, self.layout = model.llm, model.layout
         self.last_block, self.kinds = model.last_block, list(model.towers)
         self.pad_token_id = pad_token_id
-        self.config = SimpleNamespace(pad_token_id=pad_token_id, use_fused_vision_backbone=len(self.kinds) > 1)
+        from transformers import PretrainedConfig
+        self.config: Any = PretrainedConfig(**dict[str, Any](pad_token_id=pad_token_id))  # which PEFT reads
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         "(batch, 3 × towers, height, width) → (batch, num_patches, hidden_dim)."
