@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'demo_command', 'teacher_command', 'data_command', 'build_command', 'status_command', 'verify_command',
-           'usage', 'main']
+           'drift_command', 'usage', 'main']
 
 # %% ../nbs/40_cli.ipynb #b1b811c1
 import argparse
+import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from anchor_cache.config import (
     dataset_name,
     expand_home,
     one_of,
+    shown,
     to_bool,
     to_int,
 )
@@ -211,6 +214,50 @@ def verify_command(
         return 0 if report.whole and not (found and found.faults) else 1
     return build.run_command(work, prog, lines=True)
 
+# %% ../nbs/40_cli.ipynb #5a7c0011
+def _number(text: str) -> float:
+    "A finite number as it is typed; raises `argparse.ArgumentTypeError` for anything else."
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)): return value
+    raise argparse.ArgumentTypeError(f'got {shown(text)}, expected a number')
+
+def _drift_parser(prog: str) -> Parser:
+    "What `anchor-cache drift` takes."
+    about = ('Measure how far a student, a model on disk, is from a cache, for each task. Exit status 0, or 1 where '
+             'the mean is above --eps, or no number.')
+    parser = Parser(prog=prog, description=about)
+    parser.add_argument('--cache', required=True, metavar='DIR', help='folder of the cache')
+    for name in TEACHER_FLAGS:
+        parser.add_argument('--' + name, metavar='STUDENT', help='the student, in one of the three formats of build')
+    for name in (*TEACHER_CHOICES[len(TEACHER_FLAGS):], 'teacher_dtype', 'device'):
+        parser.add_argument('--' + name, metavar='NAME', help='as for build, of the student')
+    parser.add_argument('--kind', default='mse', metavar='KIND', help='mse, normalized_mse or cosine (default: mse)')
+    parser.add_argument('--eps', type=_number, metavar='X', help='count the records that are beyond it')
+    parser.add_argument('--count', type=to_int, metavar='N', help='records, spread over the cache (default: all)')
+    parser.add_argument('--batch_size', type=to_int, default=8, metavar='N', help='records at a time (default: 8)')
+    _add_switch(parser, 'json', 'print one JSON object, always with the same keys')
+    return parser
+
+# %% ../nbs/40_cli.ipynb #5a7c0012
+def drift_command(
+    argv: Sequence[str],  # words behind the command
+) -> int:  # exit status
+    "`anchor-cache drift --cache DIR --teacher_… STUDENT`: how far a student is from a cache."
+    prog = 'anchor-cache drift'
+    def work() -> int:
+        options = vars(_drift_parser(prog).parse_args(argv))
+        as_json, cache = options.pop('json'), expand_home(options.pop('cache'), '--cache')
+        for name in (*TEACHER_FLAGS, 'teacher_base_path', 'tokenizer_path', 'vision_backbone_path'):
+            if options[name] is not None: options[name] = expand_home(options[name], '--' + name)
+        if options['batch_size'] < 1: raise UserError(f'--batch_size: got {options["batch_size"]}, expected 1 or more')
+        build.require_build()
+        status('opening %s', cache)
+        from anchor_cache.measure import drift_dict, measure_student
+        found = measure_student(cache, **options)
+        build.show(json.dumps(drift_dict(found)) if as_json else found)
+        return int(found.beyond)
+    return build.run_command(work, prog, lines=True)
+
 # %% ../nbs/40_cli.ipynb #0666e23f
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int] | None]] = {
     'demo': ('build a small cache with a random teacher, nothing else needed: start here', demo_command),
@@ -219,6 +266,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int] | None]] = {
     'build': ('build a cache, or resume one', build_command),
     'status': ('say how far a cache is, and what is missing', status_command),
     'verify': ('check a cache to the last byte, recompute some of it', verify_command),
+    'drift': ('measure how far a fine-tuned model is from a cache', drift_command),
     'inspect': ('[comes later] look into a cache', None),
     'bench': ('[comes later] measure speed', None),
 }

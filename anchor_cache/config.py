@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'TEACHER_FLAGS', 'TEACHER_CHOICES', 'MINIMUM', 'MAXIMUM', 'PATHS',
-           'RESUME_CHECKS', 'ON_ERROR', 'RESUMES', 'UserError', 'reason', 'reading', 'shown', 'one_of',
+           'RESUME_CHECKS', 'ON_ERROR', 'RESUMES', 'UserError', 'reason', 'reading', 'shown', 'one_of', 'whole',
            'canonical_dtype', 'flag', 'check_text', 'expand_home', 'dataset_name', 'check_root', 'check_attention',
            'parse_numbers', 'format_numbers', 'BuildConfig', 'to_bool', 'to_int', 'Parser', 'add_build_flags',
            'parse_build', 'open_regular', 'read_file', 'parse_json', 'read_json', 'demo_data']
@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import operator
 import os
 import re
 import reprlib
@@ -74,6 +75,19 @@ def one_of(
     near = difflib.get_close_matches(str(value)[:100], known, n=1, cutoff=.8)
     hint = f'. Did you mean {near[0]}?' if near else ''
     raise UserError(f'{flag}: got {shown(value)}, expected one of {", ".join(known)}{hint}')
+
+# %% ../nbs/00_config.ipynb #a5c00032
+def whole(
+    value: Any,  # what the user gave
+    name: str,  # of the argument, for the message
+    least: int | None = None,  # the smallest that makes sense
+) -> int:
+    "`value` as Python's own integer; raises `UserError` for another thing than a whole number, or a smaller one."
+    try: number = operator.index(value)
+    except TypeError: raise UserError(f'{name}: got {shown(value)}, expected a whole number') from None
+    if least is None or number >= least: return number
+    raise UserError(f'{name}: got {shown(number)}, expected {least} or more')
+
 
 # %% ../nbs/00_config.ipynb #e5080253
 DTYPES = ('float16', 'bfloat16', 'float32')

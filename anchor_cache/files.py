@@ -70,11 +70,11 @@ def _surely_unlink(path: Path) -> None:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     "Inside: a new, empty, locked file beside `path`, and its name, which is removed at the end if it is still there."
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
     while True:
         temporary, ours = path.with_name(temporary_name(path.name)), True
         try:  # from here on, since a signal may come at any moment
-            with open(temporary, 'wb', opener=lambda file, _: os.open(file, flags, 0o666)) as file:  # less the umask
+            with open(temporary, 'w+b', opener=lambda file, _: os.open(file, flags, 0o666)) as file:  # less the umask
                 lock_file(file, wait=True)
                 if temporary.exists():  # `remove_stale` may have taken it for a dead one before it was locked
                     yield temporary, file
@@ -96,7 +96,7 @@ def _sync_folder(folder: Path) -> None:
 def atomic_write(
     path: Path,  # the file to be
     gate: Callable[[], object] | None = None,  # called when all is written, right before the file appears
-) -> Iterator[BinaryIO]:  # a binary file to write to
+) -> Iterator[BinaryIO]:  # a binary file to write to, and to read what was written
     """Write a file that appears under its name only when the block ends well and `gate` does not raise.
 
     Raises `OSError` with the file's name."""

@@ -40,6 +40,15 @@ def signed_bytes(
     return json_bytes(value | {SELF: _own_hash(value)})
 
 # %% ../nbs/09_manifests.ipynb #aa074fc3
+_LINE = re.compile(rb'\n "self_sha256": "([0-9a-f]{64})",(?=\n ")|,\n "self_sha256": "([0-9a-f]{64})"(?=\n}\n\Z)')
+
+def _line_hash(data: bytes) -> str | None:
+    "The hash in a signed file, if it is that of the bytes around its line; None where that cannot be told from them."
+    if len(found := list(_LINE.finditer(data))) != 1 or data.count(b'"self_sha256"') != 1: return None
+    begin, end = found[0].span()
+    said = (found[0][1] or found[0][2]).decode()
+    return said if hashlib.sha256(data[:begin] + data[end:]).hexdigest() == said else None
+
 def parse_signed(
     data: bytes,  # of a file
     where: str,  # its name, for the message
@@ -48,6 +57,7 @@ def parse_signed(
     value = parse_json(data, where)
     if SELF not in value:
         raise UserError(f'{where} has no {SELF}: an early version wrote it, or it is damaged')
+    if value[SELF] == _line_hash(data): return value
     if value[SELF] != _own_hash(value) or data != json_bytes(value):
         raise UserError(f'{where} is damaged: its bytes are not those that its {SELF} is of')
     return value

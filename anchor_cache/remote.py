@@ -277,7 +277,7 @@ class _Writable(_Downloads):
         with tempfile.TemporaryDirectory(prefix='anchor_cache_') as folder:
             spool = Path(folder)/'content'
             try:
-                with open(spool, 'wb') as f: yield f
+                with open(spool, 'w+b') as f: yield f
             except OSError as e:
                 e.filename = e.filename or str(spool)
                 raise

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['merge_faults', 'manifest_faults', 'entry_faults', 'planned_samples', 'sidecar_faults', 'is_of_shorter', 'hashed_copy',
-           'padding_faults', 'has_own_mask', 'shard_faults', 'Equal', 'Seen', 'image_difference', 'make_plain',
-           'storage_oddities']
+           'padding_faults', 'has_own_mask', 'shard_faults', 'places_faults', 'Equal', 'Seen', 'image_difference',
+           'make_plain', 'storage_oddities']
 
 # %% ../nbs/17_shard_checks.ipynb #89a6c26b
 import contextlib
@@ -26,6 +26,7 @@ from .config import DTYPE_ALIASES, DTYPES, open_regular
 from .layout import TokenLayout, derive_image_token_mask
 from .manifests import cache_identity, frames_sha256
 from .schema import check_shard
+from .shards import record_tensors, tensor_places
 
 # %% ../nbs/17_shard_checks.ipynb #a7044cc9
 def merge_faults(
@@ -240,6 +241,21 @@ def shard_faults(
         if manifest: faults += _manifest_record_faults(record, manifest, f'records[{i}]')
     return faults + padding_faults(shard['records']) if manifest else faults
 
+# %% ../nbs/17_shard_checks.ipynb #17b00002
+def places_faults(
+    sidecar: dict[str, Any],  # as `read_sidecar` gives it
+    path: str | Path,  # its shard, which `open_saved` accepts
+) -> list[str]:  # one sentence, or none
+    "Which fields of a shard lie elsewhere than its sidecar says."
+    if 'tensors' not in sidecar: return []
+    with open(path, 'rb') as file: right = tensor_places(file)
+    said = sidecar['tensors']
+    if said == right: return []
+    if right is None: return ['tensors: says where the fields lie, but they do not lie one record after another']
+    if not isinstance(said, dict): return [f'tensors: got {type(said).__name__}, expected an object']
+    wrong = sorted(field for field in right.keys() | said.keys() if right.get(field) != said.get(field))
+    return [f'tensors: not where the shard has {", ".join(wrong):.200}']
+
 # %% ../nbs/17_shard_checks.ipynb #d6894091
 @functools.lru_cache(4)
 def _odd_numbers(count: int) -> torch.Tensor:
@@ -364,7 +380,7 @@ def storage_oddities(
     "How the tensors of a shard lie in memory, where that is not as this package writes them: a storage for each field."
     whole: dict[tuple[str, int], tuple[int, int]] = {}  # field, address → bytes of the storage, of its tensors
     for record in records:
-        for field, tensor in _tensors(record):
+        for field, tensor in record_tensors(record):
             storage = tensor.untyped_storage()
             size, used = whole.get((field, storage.data_ptr()), (storage.nbytes(), 0))
             whole[field, storage.data_ptr()] = size, used + tensor.nbytes

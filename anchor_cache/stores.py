@@ -49,7 +49,7 @@ class Store(Protocol):
         "Content of a file; raises `FileNotFoundError`, and `UserError` where it cannot be read or is larger."
         ...
     def writing(self, name: str, gate: Gate = None) -> AbstractContextManager[BinaryIO]:
-        "A binary file to write to; it appears under its name, whole, when the block ends well and `gate` agrees."
+        "A binary file to write to and to read; it appears, whole, when the block ends well and `gate` agrees."
         ...
     def create(self, name: str, data: bytes) -> bool:
         "Exclusive creation: false where the name is taken."

@@ -37,6 +37,7 @@ from anchor_cache.shard_checks import (
     manifest_faults,
     merge_faults,
     padding_faults,
+    places_faults,
     planned_samples,
     shard_faults,
     sidecar_faults,
@@ -246,6 +247,7 @@ def _check_read(look: _Look, name: str, read: _Read, sidecar: dict[str, Any]) ->
     with read.copy:
         if read.sha256 == sidecar['sha256']:
             _check_records(look, name, _opened(read.path, name), sidecar)
+            look.say(DAMAGED, name.replace('.pt', '.json'), *places_faults(sidecar, read.path))
             _accept(look, name, sidecar)
         else: look.say(DAMAGED, name, 'its bytes are not those that its sidecar has the hash of')
 

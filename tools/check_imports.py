@@ -16,7 +16,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = 'anchor_cache'
-READER = ('config', 'schema', 'layout', 'pooling', 'shards', 'dataset', 'retention')  # what training imports
+READER = ('config', 'schema', 'layout', 'pooling', 'shards', 'dataset', 'craft', 'retention')  # what training imports
 ABOVE = '30'  # the first number of the notebooks that use sub-packages
 LIGHT = {'torch'} | set(sys.stdlib_module_names)
 

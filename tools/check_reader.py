@@ -7,13 +7,13 @@
 
 The running environment needs [build] to run the demo and the package build for the wheel; neither with both options.
 The wheel goes without any extra into a temporary environment, where this script runs again as `--inside SHARD`: it
-imports each module that training needs, opens a shard, and pools the hidden states of a small student. Last, a build
-there must end with the one line that names what to install. On Linux x86-64 PyPI has torch 2.2.0 for CUDA only, with
-2.4 GB of libraries; it runs without a GPU. Exit status 1, and one line that says why, when something is wrong.
+imports each module that training needs, opens a shard, pools the hidden states of a small student, and trains it a few
+steps against the cache. Last, a build there must end with the one line that names what to install. On Linux x86-64
+PyPI has torch 2.2.0 for CUDA only, with 2.4 GB of libraries; it runs without a GPU. Exit status 1, and one line that
+says why, when something is wrong.
 """
 import argparse
 import importlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -23,8 +23,8 @@ from pathlib import Path
 
 from check_release import ROOT, build, make_environment, read_metadata, require, run, say, temporary_folder
 
-NEEDED = ('config', 'schema', 'layout', 'pooling', 'shards')
-NEEDED_IF_THERE = ('units', 'logs', 'files', 'dataset', 'retention')
+NEEDED = ('config', 'units', 'logs', 'files', 'schema', 'layout', 'pooling', 'shards', 'dataset', 'collation',
+          'constraint', 'drift', 'craft', 'check', 'retention')
 RUN_DEMO = 'import sys; from anchor_cache.demo import run_demo; run_demo(sys.argv[1], progress=False)'
 
 
@@ -45,17 +45,18 @@ def loaded():
 def import_modules():
     "Import what training imports: torch, and nothing that torch has not imported itself."
     import torch
-    before, there = loaded(), importlib.util.find_spec('anchor_cache').submodule_search_locations[0]
-    modules = NEEDED + tuple(m for m in NEEDED_IF_THERE if Path(there, f'{m}.py').is_file())
-    for name in modules:
+    before = loaded()
+    for name in NEEDED:
         importlib.import_module(f'anchor_cache.{name}')
         extra = loaded() - before - {'anchor_cache'}
         require(not extra, f'anchor_cache.{name} imports {", ".join(sorted(extra))}, expected torch alone')
-    say(f'Python {sys.version.split()[0]}, torch {torch.__version__}: imported {", ".join(modules)}')
+    say(f'Python {sys.version.split()[0]}, torch {torch.__version__}: imported {", ".join(NEEDED)}')
 
 
 def make_student(channels, patch, dim, layout):
-    "A small policy with an image of `channels` × side × side in its causal sequence; it gives all its hidden states."
+    "A small policy of OpenVLA's structure and forward, with an image of `channels` × side × side in its sequence."
+    from types import SimpleNamespace
+
     import torch
     from torch import nn
 
@@ -64,16 +65,17 @@ def make_student(channels, patch, dim, layout):
     class Student(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.project = nn.Embedding(1000, dim), nn.Conv2d(channels, dim, patch, patch)
-            self.layers = nn.ModuleList(
+            self.vision_backbone, self.projector = nn.Conv2d(channels, dim, patch, patch), nn.Linear(dim, dim)
+            self.embed, self.config = nn.Embedding(1000, dim), SimpleNamespace(pad_token_id=0)
+            self.language_model = nn.ModuleList(
                 nn.TransformerEncoderLayer(dim, 4, 2 * dim, dropout=0, batch_first=True) for _ in range(2))
 
-        def forward(self, image, ids):
-            patches = self.project(image).flatten(2).transpose(1, 2)
-            states = [splice(self.embed(ids % 1000), patches, layout, dim=-2)]
+        def forward(self, input_ids, attention_mask=None, pixel_values=None, labels=None, output_hidden_states=False):
+            patches = self.projector(self.vision_backbone(pixel_values).flatten(2).transpose(1, 2))
+            states = [splice(self.embed(input_ids % 1000), patches, layout, dim=-2)]
             mask = nn.Transformer.generate_square_subsequent_mask(states[0].shape[1])
-            for layer in self.layers: states.append(layer(states[-1], src_mask=mask, is_causal=True))
-            return states
+            for layer in self.language_model: states.append(layer(states[-1], src_mask=mask, is_causal=True))
+            return SimpleNamespace(hidden_states=tuple(states))
 
     torch.manual_seed(0)
     return Student()
@@ -96,7 +98,7 @@ def check_record(record):
     require(attention.shape == own.shape, f'the expanded attention mask has shape {tuple(attention.shape)}')
     patch = int(image.shape[-1] / layout.num_patches ** .5)
     student = make_student(len(image), patch, len(target), layout)
-    hidden = student(image[None], ids[None])[-2]
+    hidden = student(ids[None], pixel_values=image[None]).hidden_states[-2]
     require(hidden.shape == (1, len(own), len(target)), f'the hidden state has shape {tuple(hidden.shape)}')
     for states in (hidden, hidden.bfloat16()):
         pooled, total = mean_pool(states, mask[None]), torch.zeros(len(target))
@@ -106,8 +108,40 @@ def check_record(record):
                 f'mean_pool gives {tuple(pooled.shape)}, {pooled.dtype}')
         require(torch.allclose(pooled[0], total / int(mask.sum()), atol=1e-5), 'mean_pool differs from a loop')
     (mean_pool(hidden, mask[None]) - target).pow(2).mean().backward()
-    gradient = student.project.weight.grad
+    gradient = student.vision_backbone.weight.grad
     require(bool(torch.isfinite(gradient).all()) and bool(gradient.any()), 'the loss has no finite gradient')
+
+
+def check_training(folder):
+    "A stream of batches, a check that refuses another model, a few steps that bring it nearer, the drift, a resume."
+    import torch
+
+    from anchor_cache.config import UserError
+    from anchor_cache.layout import TokenLayout
+    from anchor_cache.retention import Anchors, Constraint, drift
+    anchors, constraint = Anchors(folder, batch_size=4), Constraint(eps=1e-4, lr=.1, start=1.)
+    record = anchors.dataset[0]
+    inputs, image = record['model_inputs'], record['model_inputs']['pixel_values']
+    layout = TokenLayout(len(inputs['image_token_mask']) - len(inputs['input_ids']))
+    channels = sum(map(len, image.values())) if isinstance(image, dict) else len(image)
+    side = (next(iter(image.values())) if isinstance(image, dict) else image).shape[-1]
+    student = make_student(channels, int(side / layout.num_patches ** .5), anchors.dataset.meta['hidden_dim'], layout)
+    try: anchors.check(student)
+    except UserError as e: require('other weights' in str(e), f'another model is refused with: {e}')
+    else: require(False, 'check accepts another model')
+    before, optimizer = drift(student, anchors.dataset, count=16), torch.optim.Adam(student.parameters(), lr=1e-3)
+    for _ in range(8):
+        with torch.autocast('cpu', dtype=torch.bfloat16): loss = anchors.loss(student)
+        (constraint.weight * loss).backward()
+        constraint.add(loss)
+        constraint.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    after, other = drift(student, anchors.dataset, count=16), Anchors(folder, batch_size=4)
+    require(after.total.loss < before.total.loss, f'trained, the drift went from {before.total} to {after.total}')
+    other.load_state_dict(anchors.state_dict())
+    require(next(other)[0]['sample'] == next(anchors)[0]['sample'], 'a resumed stream goes on elsewhere')
+    say(f'trained 8 steps: drift {before.total.loss:.3g}, then {after.total.loss:.3g}; {anchors.dataset!r}')
 
 
 def check_inside(path):
@@ -120,6 +154,7 @@ def check_inside(path):
     require(not faults, f'{path.name}: {"; ".join(faults[:3])}')
     for record in shard['records'][:3]: check_record(record)
     say(f'read {len(shard["records"])} records and pooled a student over 3')
+    check_training(path.parent)
 
 
 def run_demo(folder):
