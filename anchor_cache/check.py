@@ -8,7 +8,7 @@ __all__ = ['FLOORS', 'LIMIT', 'precision', 'moved_pixels', 'Check', 'check_stude
 # %% ../nbs/25_check.ipynb #92a264cd
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from .config import POOLINGS, UserError, whole
 from .dataset import AnchorDataset
 from .drift import spread_over
 from anchor_cache.features import (
+    all_hidden_states,
     evaluating,
     hidden_states,
     input_device,
@@ -27,7 +28,6 @@ from anchor_cache.features import (
     record_losses,
     student_output,
 )
-from .pooling import mean_pool
 
 # %% ../nbs/25_check.ipynb #7ccf3b5b
 FLOORS = {'float32': 3e-7 / 9, 'autocast': 2e-5 / 9, 'half precision': 3e-5 / 9}  # by the mean square
@@ -94,11 +94,6 @@ def _with_other_text(record: dict[str, Any]) -> dict[str, Any]:
     ids[-1] = ids[1:-1][ids[1:-1] != ids[-1]][0] if bool((ids[1:-1] != ids[-1]).any()) else ids[0]
     return record | dict(model_inputs=record['model_inputs'] | dict(input_ids=ids))
 
-def _pool(output: Any, batch: AnchorBatch, layer: int) -> torch.Tensor:
-    "Features of another layer than the batch's own."
-    states = batch.rows(hidden_states(output, layer))
-    return mean_pool(states, batch.padded_mask(states.shape[1]).to(states.device))
-
 # %% ../nbs/25_check.ipynb #e13560dc
 LIMIT = 10.  # times the floor: more is not rounding
 
@@ -128,9 +123,10 @@ def _every_feature(student: _Student, change: Any) -> dict[tuple[int, str], torc
     pooled = [student.batches(lambda r, p=p: _with_pooling(change(r), p)) for p in POOLINGS]
     for own, *batches in zip(student.batches(change), *pooled):
         output = student.output(own)
-        layers = len(output['hidden_states'] if isinstance(output, dict) else output.hidden_states)
         for pooling, batch in zip(POOLINGS, batches):
-            for layer in range(layers): found.setdefault((layer, pooling), []).append(_pool(output, batch, layer))
+            for layer in range(len(all_hidden_states(output))):
+                features = pooled_features(output, replace(batch, layer=layer))
+                found.setdefault((layer, pooling), []).append(features)
     return {key: torch.cat(features) for key, features in found.items()}
 
 # %% ../nbs/25_check.ipynb #6af6e506

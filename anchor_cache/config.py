@@ -88,7 +88,6 @@ def whole(
     if least is None or number >= least: return number
     raise UserError(f'{name}: got {shown(number)}, expected {least} or more')
 
-
 # %% ../nbs/00_config.ipynb #e5080253
 DTYPES = ('float16', 'bfloat16', 'float32')
 DTYPE_ALIASES = {'fp16': 'float16', 'half': 'float16', 'bf16': 'bfloat16', 'fp32': 'float32'}

@@ -8,7 +8,7 @@ __all__ = ['Samples', 'Contents', 'cache_contents', 'original_contents', 'open_c
 # %% ../nbs/19_contents.ipynb #785c3105
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,6 @@ def _check_field(key: str, column: Column, dtype: str, path: str) -> None:
     if right and len(shape) == dims and len(towers) <= (field == 'pixel_values'): return
     raise UserError(f'{path}: {key}: got {kind} ({", ".join(map(str, shape))}), expected '
                     f'{dtype if real else "whole numbers"} of {units.count(dims, "dimension")}, as schema 1 has it')
-
 
 # %% ../nbs/19_contents.ipynb #4199fa94
 @dataclass
@@ -184,9 +183,9 @@ def cache_contents(
     return found
 
 # %% ../nbs/19_contents.ipynb #ac77b427
-def _original_shards(store: LocalStore, allow_incomplete: bool) -> list[str]:
+def _original_shards(store: LocalStore, listing: Iterable[str], allow_incomplete: bool) -> list[str]:
     "Names of the shards in a folder without a manifest; raises `UserError` where one is missing between others."
-    names = sorted(name for name in store.listing() if name.endswith('.pt') and not name.startswith('.'))
+    names = sorted(name for name in listing if name.endswith('.pt') and not name.startswith('.'))
     numbered = [name for name in names if shard_number(name) is not None]
     if numbered and not allow_incomplete and shard_number(numbered[-1]) != len(numbered) - 1:
         gap = next(k for k, name in enumerate(numbered) if shard_number(name) != k)
@@ -200,7 +199,8 @@ def original_contents(
 ) -> Contents:
     "What the shards in a folder without a manifest hold; raises `UserError` for what is not a shard of schema 1."
     found: Contents | None = None
-    for name in _original_shards(store, allow_incomplete):
+    listing = store.listing()
+    for name in _original_shards(store, listing, allow_incomplete):
         path = str(store.folder/name)
         records, columns = _looked_up(path)
         for i, record in enumerate(records):
@@ -212,7 +212,7 @@ def original_contents(
             if meta != found.meta:
                 raise UserError(f'{path}: records[{i}].meta: got {shown(meta)}, expected {shown(found.meta)}, as in '
                                 'the first record')
-        found.add(path, store.listing()[name], len(records), columns)  # type: ignore[union-attr]
+        found.add(path, listing[name], len(records), columns)  # type: ignore[union-attr]
     if found is None: raise UserError(f'{store.url} has no shards')
     return found
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from . import units
-from .arithmetic import exact_math, half_ulp, hardware, moved_by_rounding
+from .arithmetic import exact_math, half_ulp, hardware
 from .cache_status import done_shards, read_manifest
+from .check import moved_pixels
 from .config import TEACHER_CHOICES, TEACHER_FLAGS, BuildConfig, UserError
 from .data.mixtures import open_frames
 from .data.source import FrameSource
@@ -27,12 +28,11 @@ from .logs import status
 from .manifests import manifest_differences
 from .pipeline import BatchMaker
 from .planning import BuildPlan, resolve_device
-from .pooling import record_mask
 from .shard_checks import entry_faults, manifest_faults, planned_samples
 from .shards import read_shard, read_sidecar, shard_name
 from .stores import Store
 from .teacher import look_at_teacher, open_teacher
-from .teachers.base import OpenTeacher, Teacher
+from .teachers.base import OpenTeacher, Teacher, ask
 
 # %% ../nbs/36_recompute.ipynb #8985aa22
 COMPUTING = dict(float32=1e-4, bfloat16=.05, float16=1e-2)  # share of a feature's root mean square
@@ -154,17 +154,6 @@ def _images(record: dict[str, Any]) -> dict[str, torch.Tensor]:
     pixels = record['model_inputs']['pixel_values']
     return pixels if isinstance(pixels, dict) else {'': pixels}
 
-def _ask(teacher: Teacher, record: dict[str, Any], images: dict[str, torch.Tensor]) -> torch.Tensor:
-    "The teacher's feature for a record's tokens and some images: (hidden_dim,), float32."
-    batch = {tower: pixels.float()[None] for tower, pixels in images.items()}
-    pixels = batch[''] if '' in batch else batch
-    return teacher.features(pixels, [record['model_inputs']['input_ids']], [record_mask(record)])[0]
-
-def _moved(record: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
-    "A record's images, moved at random by as much as rounding may have moved them."
-    chance = torch.Generator().manual_seed(seed)
-    return {tower: moved_by_rounding(pixels, chance) for tower, pixels in _images(record).items()}
-
 def from_record(
     teacher: Teacher,
     record: dict[str, Any],  # schema 1
@@ -172,8 +161,8 @@ def from_record(
     seed: int = 0,  # of the random rounding
 ) -> Compared:
     "The feature from a record's own inputs, beside the stored one."
-    stored, again = record['target_features'], _ask(teacher, record, _images(record))
-    moved = (_ask(teacher, record, _moved(record, seed)) - again).abs().max()
+    stored, again = record['target_features'], ask(teacher, [record])[0]
+    moved = (ask(teacher, [moved_pixels(record, seed)])[0] - again).abs().max()
     return compare_features(stored, again, allowed(stored, teacher_dtype) + _ROUNDING * moved)
 
 # %% ../nbs/36_recompute.ipynb #536ba980

@@ -365,14 +365,6 @@ def make_plain(
 
 _WHOLE = torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
 
-def _tensors(record: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    "Every tensor of a record, by field."
-    yield 'target_features', record['target_features']
-    for field, value in record['model_inputs'].items():
-        if isinstance(value, torch.Tensor): yield field, value
-    for tower, pixels in _pixels(record).items():
-        if tower: yield f'pixel_values.{tower}', pixels
-
 # %% ../nbs/17_shard_checks.ipynb #e4963f84
 def storage_oddities(
     records: list[dict[str, Any]],  # schema 1

@@ -126,12 +126,13 @@ def write_random_cache(
     manifest, loaded = _small_manifest(teacher, count, shard_size, seed, asked), teacher.load(hidden_layer)
     cache = Cache(LocalStore(Path(folder)), manifest, list(range(count)))
     open_cache(cache)
+    frames = _random_images(count, seed)
     for k in missing_shards(cache):
         numbers = range(k * shard_size, min((k + 1) * shard_size, count))
         said = [instructions[n // 4 % len(instructions)] for n in numbers]
         ids = [loaded.encode(fill(teacher.prompt, text)) for text in said]
         images = [derive_image_token_mask(len(i), teacher.layout) for i in ids]
-        pixels = loaded.pixel_values(_random_images(count, seed)[numbers.start:numbers.stop])
+        pixels = loaded.pixel_values(frames[numbers.start:numbers.stop])
         text = [torch.ones(len(i), dtype=torch.bool) for i in ids]
         masks = [pool_mask(pooling, m, t, teacher.layout) for m, t in zip(images, text)]
         samples = [dict(dataset='random', episode=n // 4, step=n % 4, frame=n, instruction=text,
