@@ -140,10 +140,10 @@ class Progress:
         every: float = 30.,  # seconds between two lines in the log
     ):
         self.total, self.done, self.by_others, self.every, self.seconds = total, 0, 0, every, 0.  # done: by whomever
-        self.start = self.logged = time.perf_counter()
         refresh = .1 if os.isatty(2) else 10.  # seconds
         self.bar = tqdm(total=total, unit='sample', disable=not shown, mininterval=refresh, dynamic_ncols=True,
                         delay=1e-9)  # nothing before the first batch is done
+        self.start = self.logged = time.perf_counter()  # as the bar's own clock, which starts when it is made
 
     def advance(self, samples: int) -> None:
         "Count samples as done."
