@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'RETENTION_MODE', 'TORCH_DTYPES', 'SHARD_KEYS', 'SHARD_META', 'RECORD_KEYS', 'RECORD_META',
-           'MODEL_INPUTS', 'record_meta', 'shard_meta', 'make_record', 'check_record', 'check_shard', 'require_schema']
+           'MODEL_INPUTS', 'SHARD_META_2', 'RECORD_META_2', 'TEXT_INPUTS', 'PIXEL_INPUTS', 'record_meta', 'shard_meta',
+           'make_record', 'target_entry', 'shard_meta_2', 'record_meta_2', 'make_record_2', 'record_targets',
+           'check_record', 'check_shard_meta', 'check_shard', 'require_schema']
 
 # %% ../nbs/04_schema.ipynb #47dc2625
+import re
 import reprlib
 from typing import Any
 
 import torch
 
-from .config import DTYPES, POOLINGS, UserError
+from .config import DTYPES, PIXELS, POOLINGS, Target, UserError, check_pooling
 
 # %% ../nbs/04_schema.ipynb #ae4ef307
 SCHEMA_VERSION = 1
@@ -62,6 +65,54 @@ def make_record(
                   multimodal_indices=multimodal_indices, image_token_mask=image_token_mask)
     return dict(model_inputs=inputs, target_features=target_features, meta=meta)
 
+# %% ../nbs/04_schema.ipynb #04c00002
+SHARD_META_2 = dict(schema_version=int, retention_mode=str, targets=list, dtype=str, pixels=str, image_transform=dict)
+RECORD_META_2 = dict(dataset=str, episode=int, step=int, instruction=str, prompt_template=str, teacher=str, split=str)
+TEXT_INPUTS = MODEL_INPUTS - {'pixel_values'}
+PIXEL_INPUTS = dict(uint8={'image'}, normalized={'pixel_values'}, none=set())  # `pixels` → keys of `model_inputs`
+
+def target_entry(
+    target: Target,  # resolved
+    shape: list[int],  # of a feature
+) -> dict[str, Any]:  # for `targets` of a shard's `meta`
+    "What a shard and a manifest say of a target."
+    return dict(name=target.name, layer=target.layer, pooling=target.pooling, shape=list(shape))
+
+def shard_meta_2(
+    targets: list[dict[str, Any]],  # entries, in order
+    dtype: str,  # canonical name
+    pixels: str,  # a name in `PIXELS`
+    image_transform: dict[str, Any],  # how an image becomes `pixel_values`
+) -> dict[str, Any]:  # `meta` of a shard
+    "What the records of a shard of schema 2 have in common."
+    return dict(schema_version=2, retention_mode=RETENTION_MODE, targets=targets, dtype=dtype, pixels=pixels,
+                image_transform=image_transform)
+
+def record_meta_2(
+    sample: dict[str, Any],  # dataset, episode, step, instruction, prompt_template; other entries are ignored
+    teacher: str,  # as given
+    split: str,  # as given
+) -> dict[str, Any]:  # `meta` of a record
+    "Which frame a record of schema 2 is of, and who looked at it."
+    return {k: sample[k] for k in RECORD_META_2 if k in sample} | dict(teacher=teacher, split=split)
+
+def make_record_2(
+    text: dict[str, torch.Tensor],  # input_ids, attention_mask, multimodal_indices, image_token_mask as in schema 1
+    pixels: dict[str, Any],  # `image`, (height, width, 3), uint8; or `pixel_values` as in schema 1; or nothing
+    target_features: dict[str, torch.Tensor],  # by target, in the cache's dtype
+    meta: dict[str, Any],  # see `record_meta_2`
+) -> dict[str, Any]:  # a record of schema 2
+    "One record: the model inputs, what the teacher answered at each target, and which frame it was."
+    return dict(model_inputs=text | pixels, target_features=target_features, meta=meta)
+
+# %% ../nbs/04_schema.ipynb #04c00005
+def record_targets(
+    record: dict[str, Any],  # of either schema
+) -> dict[str, torch.Tensor]:  # by target; one of schema 1 is named by its layer as given
+    "The features of a record."
+    features, meta = record['target_features'], record['meta']
+    return features if isinstance(features, dict) else {f'L{meta["layer"]}.{meta["pooling"]}': features}
+
 # %% ../nbs/04_schema.ipynb #e9854a96
 _repr = reprlib.Repr()  # of a foreign value, which may be huge or deep: for a message
 _repr.maxstring = _repr.maxother = 100
@@ -79,7 +130,7 @@ def _check_keys(got, expected, where):
             [f'{where}: key {_shown(k)} is not part of the schema' for k in extra])
 
 # %% ../nbs/04_schema.ipynb #9352505b
-_FIXED = dict(pooling=POOLINGS, dtype=DTYPES, schema_version=(SCHEMA_VERSION,), retention_mode=(RETENTION_MODE,))
+_FIXED = dict(pooling=POOLINGS, dtype=DTYPES, schema_version=(1, 2), retention_mode=(RETENTION_MODE,), pixels=PIXELS)
 
 def _check_entry(got, key, kind, where):
     "Type of one entry of a `meta`, and its value where that has a fixed set."
@@ -138,26 +189,35 @@ def _check_lengths(inputs, where):
 _PLAIN = dict(input_ids=torch.int64, attention_mask=torch.bool,
               multimodal_indices=torch.int64, image_token_mask=torch.bool)  # the inputs of one dimension
 
-def _check_inputs(inputs, dtype, where):
+def _check_image(got, where):
+    "The image of schema 2 with uint8 pixels."
+    faults = _check_tensor(got, torch.uint8, 3, where)
+    if faults or got.shape[-1] == 3: return faults
+    return [f'{where}: got shape {tuple(got.shape)}, expected (height, width, 3)']
+
+def _check_inputs(inputs, dtype, where, keys=frozenset(MODEL_INPUTS)):
     "The fields of `model_inputs`, each alone and then together."
-    faults = _check_keys(inputs, MODEL_INPUTS, where)
+    faults = _check_keys(inputs, keys, where)
     if not isinstance(inputs, dict): return faults
     alone = [f for k, t in _PLAIN.items() if k in inputs for f in _check_tensor(inputs[k], t, 1, f'{where}.{k}')]
     if not alone and set(_PLAIN) <= set(inputs): alone = _check_lengths(inputs, where)
+    if 'image' in inputs: alone += _check_image(inputs['image'], f'{where}.image')
     if 'pixel_values' in inputs: alone += _check_pixels(inputs['pixel_values'], dtype, f'{where}.pixel_values')
     return faults + alone
 
 # %% ../nbs/04_schema.ipynb #3f0b8c34
-def _check_feature(feature, dtype, where):
-    "`target_features`: one vector of finite values."
-    if faults := _check_tensor(feature, dtype, 1, where): return faults
+def _check_feature(feature, dtype, where, dims=1):
+    "A feature: finite values."
+    if faults := _check_tensor(feature, dtype, dims, where): return faults
     return [] if bool(torch.isfinite(feature).all()) else [f'{where}: holds values that are not finite']
 
 def check_record(
-    record: Any,  # what should be a record of schema 1
+    record: Any,  # what should be a record
     where: str = 'record',  # its path, put before each fault
+    meta: Any = None,  # `meta` of its shard, which a record of schema 2 needs
 ) -> list[str]:  # one sentence for each deviation; empty when there is none
-    "Every deviation of `record` from schema 1, by name."
+    "Every deviation of `record` from its schema, by name."
+    if isinstance(meta, dict) and meta.get('schema_version') == 2: return _check_record_2(record, where, meta)
     faults = _check_keys(record, RECORD_KEYS, where)
     if not isinstance(record, dict): return faults
     meta = record.get('meta')
@@ -170,17 +230,75 @@ def check_record(
         faults += _check_feature(record['target_features'], dtype, f'{where}.target_features')
     return faults
 
+# %% ../nbs/04_schema.ipynb #04c00008
+def _check_target(entry, where):
+    "An entry of `targets`: keys, a name that says the same as the rest, and a shape that fits the pooling."
+    faults = _check_keys(entry, ('name', 'layer', 'pooling', 'shape'), where)
+    if faults: return faults
+    name, layer, shape = entry['name'], entry['layer'], entry['shape']
+    try: pooling = check_pooling(entry['pooling'])
+    except UserError: return [f'{where}.pooling: got {_shown(entry["pooling"])}, expected a pooling of schema 2']
+    if layer is not None and (type(layer) is not int or layer < 0):
+        return [f'{where}.layer: got {_shown(layer)}, expected an index from 0, or None']
+    point = str(name).rpartition('.')[0] if isinstance(name, str) else ''
+    right = point == f'L{layer}' if layer is not None else re.fullmatch('[a-z][a-z0-9_]*', point)
+    if not right or name != Target(point, pooling).name:
+        return [f'{where}.name: got {_shown(name)}, expected '
+                f'{"TOWER" if layer is None else f"L{layer}"}.{pooling}']
+    grid = pooling.startswith('grid_')
+    whole = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    if not whole or len(shape) != (4 if grid else 1):
+        return [f'{where}.shape: got {_shown(shape)}, expected {"[cameras, N, N, dim]" if grid else "[dim]"}']
+    n = int(pooling.rpartition('x')[2]) if grid else 0
+    if grid and shape[1:3] != [n, n]: return [f'{where}.shape: got {shape}, expected [cameras, {n}, {n}, dim]']
+    return []
+
+def check_shard_meta(
+    meta: dict[str, Any],  # of a shard of schema 2
+) -> list[str]:  # one sentence for each deviation
+    "Keys, types and values of a `meta` of schema 2."
+    faults = _check_meta(meta, SHARD_META_2, 'meta')
+    if faults: return faults
+    targets = meta['targets']
+    if not targets: return ['meta.targets: got none, expected one or more']
+    faults = [f for i, entry in enumerate(targets) for f in _check_target(entry, f'meta.targets[{i}]')]
+    names = [entry['name'] for entry in targets] if not faults else []
+    return faults + [f'meta.targets: got {name} twice' for name in {n for n in names if names.count(n) > 1}]
+
+# %% ../nbs/04_schema.ipynb #04c0000c
+def _check_record_2(record, where, meta):
+    "Every deviation of a record from schema 2; the shard's `meta` is right."
+    faults, dtype = _check_keys(record, RECORD_KEYS, where), TORCH_DTYPES[meta['dtype']]
+    if faults: return faults
+    faults = _check_meta(record['meta'], RECORD_META_2, f'{where}.meta')
+    keys = TEXT_INPUTS | PIXEL_INPUTS[meta['pixels']]
+    faults += _check_inputs(record['model_inputs'], dtype, f'{where}.model_inputs', keys)
+    features, shapes = record['target_features'], {e['name']: tuple(e['shape']) for e in meta['targets']}
+    path = f'{where}.target_features'
+    faults += _check_keys(features, shapes, path)
+    if not isinstance(features, dict): return faults
+    for name, shape in shapes.items():
+        if name not in features: continue
+        wrong = _check_feature(features[name], dtype, f'{path}.{name}', len(shape))
+        if not wrong and features[name].shape != shape:
+            got = tuple(features[name].shape)
+            wrong = [f'{path}.{name}: got shape {got}, expected {shape}, as meta.targets has it']
+        faults += wrong
+    return faults
+
 # %% ../nbs/04_schema.ipynb #8b2d7f03
 def _shapes(record):
     "Shapes of what has the same shape in every record of a shard."
-    pixels = record['model_inputs']['pixel_values']
-    towers = {k: tuple(v.shape) for k, v in pixels.items()} if isinstance(pixels, dict) else tuple(pixels.shape)
-    return dict(target_features=tuple(record['target_features'].shape), pixel_values=towers)
+    found = dict(target_features=record['target_features'])
+    found |= {k: v for k, v in record['model_inputs'].items() if k in ('image', 'pixel_values')}
+    return {k: {name: tuple(t.shape) for name, t in v.items()} if isinstance(v, dict) else tuple(v.shape)
+            for k, v in found.items()}
 
 def _check_agreement(records, meta):
     "What every record of a shard must share, in records that are each right alone."
-    common = dict(layer=meta['hidden_layer'], pooling=meta['pooling'], dtype=meta['dtype'],
-                  teacher=records[0]['meta']['teacher'], split=records[0]['meta']['split'])
+    common = dict(teacher=records[0]['meta']['teacher'], split=records[0]['meta']['split'])
+    if meta['schema_version'] == 1:
+        common = dict(layer=meta['hidden_layer'], pooling=meta['pooling'], dtype=meta['dtype']) | common
     first, faults = _shapes(records[0]), []
     for i, record in enumerate(records):
         faults += [f'records[{i}].meta.{k}: got {_shown(record["meta"][k])}, expected {_shown(v)}, '
@@ -194,15 +312,18 @@ def _check_agreement(records, meta):
 def check_shard(
     shard: Any,  # what `torch.load` gave
 ) -> list[str]:  # one sentence for each deviation; empty when there is none
-    "Every deviation of `shard` from schema 1, by name, and every disagreement between its records."
+    "Every deviation of `shard` from its schema, 1 or 2, by name, and every disagreement between its records."
     faults = _check_keys(shard, SHARD_KEYS, 'shard')
     if not isinstance(shard, dict): return faults
     meta, records = shard.get('meta'), shard.get('records')
-    if 'meta' in shard: faults += _check_meta(meta, SHARD_META, 'meta')
+    second = isinstance(meta, dict) and meta.get('schema_version') == 2
+    if isinstance(meta, dict) and second: faults += check_shard_meta(meta)
+    elif 'meta' in shard: faults += _check_meta(meta, SHARD_META, 'meta')
+    if second and faults: return faults  # what a record must be is not known
     if 'records' not in shard: return faults
     if not isinstance(records, list) or not records:
         return faults + [f'records: got {type(records).__name__}, expected a list of records, not empty']
-    for i, record in enumerate(records): faults += check_record(record, f'records[{i}]')
+    for i, record in enumerate(records): faults += check_record(record, f'records[{i}]', meta)
     return faults or _check_agreement(records, meta)
 
 # %% ../nbs/04_schema.ipynb #93086975
@@ -210,8 +331,10 @@ def require_schema(
     shard: Any,  # what `torch.load` gave, or what is about to be written
     name: str,  # the file, for the message
 ) -> dict[str, Any]:  # `shard`
-    "`shard` if it follows schema 1; raises `UserError` with the first three deviations otherwise."
+    "`shard` if it follows its schema, 1 or 2; raises `UserError` with the first three deviations otherwise."
     faults = check_shard(shard)
     if not faults: return shard
     more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
-    raise UserError(f'{name} does not follow schema {SCHEMA_VERSION}: {"; ".join(faults[:3])}{more}')
+    meta = shard.get('meta') if isinstance(shard, dict) else None
+    version = 2 if isinstance(meta, dict) and meta.get('schema_version') == 2 else SCHEMA_VERSION
+    raise UserError(f'{name} does not follow schema {version}: {"; ".join(faults[:3])}{more}')
