@@ -81,5 +81,7 @@ def moved_by_rounding(
     values: torch.Tensor,  # any shape, in the dtype of a cache, on the CPU
     chance: torch.Generator,
 ) -> torch.Tensor:  # same shape, float32
-    "Numbers that may have been rounded to these values, drawn at random."
-    return values.float() + (2 * torch.rand(values.shape, generator=chance) - 1) * half_ulp(values)
+    "Numbers that may have been rounded to these values, drawn at random; one for equal values, as in an image."
+    distinct, places = values.float().unique(return_inverse=True)
+    steps = 2 * torch.rand(distinct.shape, generator=chance) - 1
+    return values.float() + steps[places] * half_ulp(values)

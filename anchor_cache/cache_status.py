@@ -13,7 +13,15 @@ from typing import Any
 from . import units
 from .claims import Claim, read_claims
 from .config import UserError, format_numbers
-from .manifests import COMPLETE, MANIFEST, cache_identity, read_sidecar, read_signed, shard_name
+from anchor_cache.manifests import (
+    COMPLETE,
+    MANIFEST,
+    STATISTICS,
+    cache_identity,
+    read_sidecar,
+    read_signed,
+    shard_name,
+)
 from .stores import LocalStore, Store
 
 # %% ../nbs/16_status.ipynb #e92eb3f8
@@ -57,6 +65,8 @@ def done_shards(
         except (FileNotFoundError, UserError): continue
         skipped = len(sidecar.get('skipped', []))
         said = sidecar['bytes'], sidecar['count'] + skipped, sidecar['cache_identity']
+        beside = sidecar.get('statistics', {}).get('bytes')
+        if beside is not None and listing.get(shard_name(k, STATISTICS)) != beside: continue
         if said == (listing[shard_name(k)], count, identity): done[k] = Done(sidecar['count'], skipped, said[0])
     return done
 
@@ -83,6 +93,7 @@ class CacheStatus:
     claims: list[Claim]
     cache_sha256: str | None  # as complete.json says; None where the cache is not complete
     rate: float | None  # records a second
+    holds: str = ''  # targets, pixels and dtype of a record, as the manifest has them
 
     @property
     def complete(self) -> bool: return self.cache_sha256 is not None
@@ -103,6 +114,16 @@ class CacheStatus:
         return sum(getattr(shard, of) for shard in self.done.values())
 
 # %% ../nbs/16_status.ipynb #651b8352
+def _holds(manifest: dict[str, Any]) -> str:
+    "What a manifest says that a record has, in a few words; empty where it does not say it."
+    choices: Any = manifest.get('choices', {})
+    one = [f'layer {choices["hidden_layer"]}, {choices["pooling"]}'] if 'pooling' in choices else []
+    names, pixels = choices.get('targets', one), choices.get('pixels', 'normalized')
+    if not names: return ''
+    more = f' and {len(names) - 8} more' if len(names) > 8 else ''
+    beside = ', statistics' if 'statistics' in choices else ''
+    return f'{", ".join(map(str, names[:8]))}{more}; pixels {pixels}; {choices.get("dtype")}{beside}'
+
 def _completed(store: Store, planned: Sequence[int], done: dict[int, Done]) -> str | None:
     "What complete.json gives as `cache_sha256`, if it has the counts of what is done."
     try: said = read_signed(store, COMPLETE)
@@ -122,7 +143,7 @@ def cache_status(
         except FileNotFoundError: continue
     planned = manifest['shards']
     return CacheStatus(store.url, planned, done, read_claims(store), _completed(store, planned, done),
-                       build_rate(times))
+                       build_rate(times), _holds(manifest))
 
 # %% ../nbs/16_status.ipynb #74876ef1
 def _time(seconds: float) -> str:
@@ -145,6 +166,7 @@ def status_text(
                 else f'{len(s.missing):,} missing')]
     skipped = f', {s.total("skipped"):,} skipped' if s.total('skipped') else ''
     rows = [('records', f'{s.total("records"):,} of {sum(s.planned):,}{skipped}'), ('bytes', f'{s.total("bytes"):,}')]
+    if s.holds: rows.append(('holds', s.holds))
     if not s.complete: rows.append(('rate', _pace(s)))
     rows += [('claim', f'{claim}{"" if claim.alive else ", given up"}') for claim in s.claims]
     if s.missing: rows.append(('missing', f'{format_numbers(s.missing)}  (for --shards, or sbatch --array=)'))
@@ -161,4 +183,4 @@ def status_dict(
     return dict(directory=s.url, complete=s.complete, cache_sha256=s.cache_sha256, shards=len(s.planned),
                 done=len(s.done), missing=format_numbers(s.missing), samples=sum(s.planned),
                 records=s.total('records'), skipped=s.total('skipped'), bytes=s.total('bytes'), claims=claims,
-                records_per_second=s.rate, seconds_left=s.seconds_left)
+                records_per_second=s.rate, seconds_left=s.seconds_left, holds=s.holds)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import units
@@ -22,6 +22,7 @@ from anchor_cache.manifests import (
     COMPLETE,
     MANIFEST,
     SELF,
+    STATISTICS,
     cache_files,
     cache_identity,
     cache_sha256,
@@ -98,6 +99,7 @@ def completion(
         sidecar = read_sidecar(store, k)
         hashes[shard_name(k, '.json')] = hashlib.sha256(signed_bytes(sidecar)).hexdigest()
         hashes[shard_name(k)] = sidecar['sha256']
+        if 'statistics' in sidecar: hashes[shard_name(k, STATISTICS)] = sidecar['statistics']['sha256']
         records, skipped = records + sidecar['count'], skipped + len(sidecar.get('skipped', []))
         size += sidecar['bytes']
     return dict(format='anchor_cache', records=records, skipped=skipped, shards=len(shards), bytes=size,
@@ -180,11 +182,13 @@ class Cache(_Planned):
         return state
 
 # %% ../nbs/12_caches.ipynb #903eeb92
-def _fits(cache: Cache, number: int, size: int, sidecar: dict[str, Any]) -> bool:
-    "Whether a sidecar is that of a shard as this build plans it."
+def _fits(cache: Cache, number: int, listing: Mapping[str, int], sidecar: dict[str, Any]) -> bool:
+    "Whether a sidecar is that of a shard as this build plans it, and what it says is there."
     count = sidecar['count'] + len(sidecar.get('skipped', []))
     found = sidecar['bytes'], count, sidecar['cache_identity'], sidecar['frames_sha256']
-    return found == (size, cache.counts[number], cache.identity, cache.frames[number])
+    expected = listing[shard_name(number)], cache.counts[number], cache.identity, cache.frames[number]
+    beside = sidecar.get('statistics', {})
+    return found == expected and (not beside or listing.get(shard_name(number, STATISTICS)) == beside.get('bytes'))
 
 def missing_shards(
     cache: Cache,
@@ -195,7 +199,7 @@ def missing_shards(
         sizes = listing.get(shard_name(k), -1), listing.get(shard_name(k, '.json'), -1)
         if cache.known.get(k) == sizes: continue
         cache.known.pop(k, None)
-        try: done = min(sizes) >= 0 and _fits(cache, k, sizes[0], read_sidecar(cache.store, k))
+        try: done = min(sizes) >= 0 and _fits(cache, k, listing, read_sidecar(cache.store, k))
         except (FileNotFoundError, UserError): done = False
         if done: cache.known[k] = sizes
         else: missing.append(k)
@@ -230,7 +234,7 @@ def _check_places(cache: Cache, names: Iterable[str], owned: Iterable[str]) -> N
 # %% ../nbs/12_caches.ipynb #12ca0030
 def _planned_names(cache: Cache) -> set[str]:
     "Names of the files that this build makes."
-    return {COMPLETE, *cache_files(len(cache.counts))}
+    return {COMPLETE, *cache_files(len(cache.counts), 'statistics' in cache.requested.get('choices', {}))}
 
 def _check_claims(cache: Cache) -> None:
     "Raise `UserError` where another build's claim is fresh."
@@ -361,8 +365,11 @@ def damaged_shards(
     damaged, size = [], 0
     for number in sorted(cache.known if among is None else cache.known.keys() & set(among)):
         try:
+            sidecar = read_sidecar(cache.store, number)
             found, size = cache.store.sha256(shard_name(number))
-            if found != read_sidecar(cache.store, number)['sha256']: damaged.append(number)
+            beside = sidecar.get('statistics')
+            right = not beside or cache.store.sha256(shard_name(number, STATISTICS))[0] == beside['sha256']
+            if found != sidecar['sha256'] or not right: damaged.append(number)
         except (OSError, UserError): damaged.append(number)
         told(size)
     return damaged

@@ -24,11 +24,12 @@ from .claims import claimed_number, read_claims
 from .config import UserError, format_numbers, reason
 from .files import open_saved
 from .logs import notice, status
-from .manifests import cache_files, cache_sha256, frames_sha256, parse_signed, signed_bytes
+from .manifests import STATISTICS, cache_files, cache_sha256, frames_sha256, parse_signed, signed_bytes
 from .schema import check_shard
 from anchor_cache.shard_checks import (
     Seen,
     entry_faults,
+    frame_faults,
     has_own_mask,
     hashed_copy,
     image_difference,
@@ -44,6 +45,7 @@ from anchor_cache.shard_checks import (
     storage_oddities,
 )
 from .shards import read_sidecar, shard_name, shard_number
+from .statistics import read_statistics
 from .stores import Hold, LocalStore, Store
 
 # %% ../nbs/18_verify.ipynb #4f6dafa7
@@ -148,6 +150,30 @@ class _Look:
         if self.say(DAMAGED, MANIFEST, *manifest_faults(manifest)): return
         self.manifest, self.report.planned = manifest, len(manifest['shards'])
 
+# %% ../nbs/18_verify.ipynb #18c00001
+def _check_statistics(look: _Look, number: int, sidecar: dict[str, Any]) -> None:
+    "Look at the statistics beside a shard, where its sidecar or the manifest says that there are some."
+    name, said = shard_name(number, STATISTICS), sidecar.get('statistics')
+    if said is None:
+        if look.manifest is not None and 'statistics' in look.manifest['choices']:
+            look.say(DAMAGED, shard_name(number, '.json'), 'says nothing of statistics, which the manifest asks for')
+        return
+    if not _check_place(look, name): return
+    if look.listing[name] != said['bytes']:
+        look.say(DAMAGED, name, f'got {look.listing[name]:,} bytes, expected {said["bytes"]:,}, as its sidecar says')
+        return
+    if look.report.quick:
+        look.hashes[name] = said['sha256']
+        return
+    try:
+        with look.store.local(name) as path, hashed_copy(path) as (copy, sha256, _):
+            if sha256 == said['sha256']:
+                read_statistics(copy)
+                look.hashes[name] = sha256
+            else: look.say(DAMAGED, name, 'its bytes are not those that its sidecar has the hash of')
+    except FileNotFoundError: look.say(MISSING, name, 'vanished while it was looked at')
+    except (UserError, OSError) as e: look.say(DAMAGED, name, _about(e, name))
+
 # %% ../nbs/18_verify.ipynb #b5a72e5c
 def _check_place(look: _Look, name: str) -> bool:
     "Whether there is a file of this name; says what else there is."
@@ -191,6 +217,7 @@ def _expected(look: _Look, number: int) -> dict[str, Any] | None:
     if not there and shard_name(number, '.json') not in look.listing: return None
     sidecar = _check_sidecar(look, number)
     if not there or sidecar is None: return None
+    _check_statistics(look, number, sidecar)
     if sidecar['bytes'] == look.listing[name]: return sidecar
     look.say(DAMAGED, name, f'got {look.listing[name]:,} bytes, expected {sidecar["bytes"]:,}, as its sidecar says')
     return None
@@ -276,7 +303,9 @@ def _check_records(look: _Look, name: str, shard: Any, sidecar: dict[str, Any] |
     records = shard['records']
     if sidecar and len(records) != sidecar['count']:
         look.say(DAMAGED, name, f'got {len(records)} records, expected {sidecar["count"]}, as its sidecar says')
-    if sidecar: look.say(DAMAGED, name, *look.seen.add_tokens(sidecar['records'], records))
+    if sidecar:
+        look.say(DAMAGED, name, *look.seen.add_tokens(sidecar['records'], records))
+        look.say(DAMAGED, name, *frame_faults(sidecar['records'], records))
     look.say(DAMAGED, name, *look.seen.add_records(name, records))
     if look.manifest is None:
         look.odd += [(name, fault) for fault in padding_faults(records) + storage_oddities(records)]
@@ -333,8 +362,8 @@ def _check_equal(look: _Look) -> None:
 
 def _check_strays(look: _Look) -> None:
     "Say what in the folder is not of the cache, and what a build has left."
-    planned = {MANIFEST, COMPLETE, *(shard_name(k, end) for k in range(look.report.planned or 0)
-                                     for end in ('.pt', '.json'))}
+    asked = 'statistics' in (look.manifest or {}).get('choices', {})
+    planned = {COMPLETE, *cache_files(look.report.planned or 0, asked)}
     for name in sorted(set(look.listing) - planned):
         number = claimed_number(name)
         if number is not None:
@@ -354,7 +383,7 @@ def _check_end(look: _Look) -> None:
     report, manifest = look.report, look.manifest
     if manifest is None: return
     shards = report.planned or 0
-    all_there = set(cache_files(shards)) <= set(look.hashes)
+    all_there = set(cache_files(shards, 'statistics' in manifest['choices'])) <= set(look.hashes)
     if all_there:
         if frames_sha256(look.frames) != manifest['plan_sha256']:
             look.say(DAMAGED, MANIFEST, 'its plan_sha256 is not the hash of the frames in the sidecars')
@@ -363,7 +392,7 @@ def _check_end(look: _Look) -> None:
                               shards=report.shards, bytes=report.bytes, cache_sha256=report.cache_sha256))
     try: said = look.store.read(COMPLETE)
     except FileNotFoundError:
-        if all_there and report.whole: look.say(MISSING, COMPLETE, 'is missing: the same build command writes it')
+        if all_there and report.whole: look.say(MISSING, COMPLETE, 'is missing: the command that made it writes it')
         return
     except UserError as e: said = str(e).encode()
     if COMPLETE not in look.listing: look.say(MISSING, COMPLETE, 'has just been written: look again')
@@ -428,9 +457,9 @@ def report_text(
     else: last = [f'{kind} shards: {format_numbers(r.numbers(kind))}' for kind in (DAMAGED, MISSING) if r.numbers(kind)]
     if r.removed: last += [f'removed {name}' for name in r.removed]
     planned = [k for k in r.numbers(DAMAGED) if k < (r.planned or 0)]  # another one is somebody else's, and stays
-    if r.removed: last.append('the same build command makes them again')
+    if r.removed: last.append('the command that made the cache makes them again')
     elif planned:
-        last.append('--repair removes what is damaged, so that the same build command makes it again')
+        last.append('--repair removes what is damaged, so that the command that made the cache makes it again')
     return '\n'.join([*rows, _summary(r), *last])
 
 def report_dict(
@@ -461,7 +490,8 @@ def _remove_damaged(store: Store, report: Report) -> None:
     "Remove what was found to be damaged, and what dead builds have left."
     before = store.listing()
     damaged = [k for k in report.numbers(DAMAGED) if k < (report.planned or 0)]
-    names = [COMPLETE] * (not report.whole) + [shard_name(k, end) for k in damaged for end in ('.json', '.pt')]
+    ends = '.json', '.pt', STATISTICS
+    names = [COMPLETE] * (not report.whole) + [shard_name(k, end) for k in damaged for end in ends]
     names += [name for name in before if claimed_number(name) is not None]
     for name in names:
         try: store.remove(name) if name in before else None
