@@ -6,12 +6,20 @@
 __all__ = ['FAMILIES', 'resolve_attention', 'look_at_teacher', 'open_source', 'find_tokenizer', 'open_teacher']
 
 # %% ../nbs/30_teacher.ipynb #160070d2
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import TEACHER_FLAGS, UserError, check_attention, reading
+from anchor_cache.config import (
+    TEACHER_FLAGS,
+    Target,
+    UserError,
+    check_attention,
+    reading,
+    resolve_layer,
+    resolve_targets,
+)
 from .logs import log
 from .stamps import Stamps
 from .teachers.backbones import PrismaticSpec
@@ -20,7 +28,6 @@ from .teachers.hub import fetch, is_hub_id, local_folder, resolve_token
 from .teachers.huggingface import hf_source, oft_extras, read_config
 from .teachers.native import find_run, native_source
 from .teachers.policy import policy_source
-from .teachers.prismatic import resolve_layer
 from .teachers.prismatic_teacher import open_prismatic
 from .teachers.prompts import load_tokenizer, tokenizer_files
 from .teachers.source import Source
@@ -107,7 +114,7 @@ FAMILIES: dict[type, Callable[[Source, Any, Path], OpenTeacher]] = {PrismaticSpe
 
 # %% ../nbs/30_teacher.ipynb #31dbd3ed
 def open_teacher(
-    hidden_layer: int = -2,  # checked against the number of layers
+    wanted: int | Sequence[Target] = -2,  # a hidden layer, or targets as they are typed
     attention: str | None = None,  # as asked for
     **named: Any,  # as `open_source` takes them
 ) -> OpenTeacher:
@@ -117,5 +124,7 @@ def open_teacher(
     folder = find_tokenizer(source, named.get('hf_token'))
     with Stamps([*source.files, *tokenizer_files(folder)]).unchanged():  # from before to after the teacher's own stamps
         opened = FAMILIES[type(source.spec)](source, load_tokenizer(folder), folder)
-    resolve_layer(hidden_layer, opened.num_layers)
+    if isinstance(wanted, int): resolve_layer(wanted, opened.num_layers)
+    else:
+        for target in resolve_targets(wanted, opened.num_layers, opened.towers): opened.target_entry(target)
     return opened

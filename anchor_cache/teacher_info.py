@@ -6,15 +6,16 @@
 __all__ = ['flag_for', 'parameters', 'describe_teacher']
 
 # %% ../nbs/31_teacher_info.ipynb #90c066ca
+import math
 import os
 from typing import Any
 
-from .config import UserError
+from .config import UserError, resolve_layer
 from .layout import TokenLayout
 from .teacher import find_tokenizer, open_source
 from .teachers.backbones import PrismaticSpec
 from .teachers.hub import is_hub_id
-from .teachers.prismatic import cut, meta_model, resolve_layer
+from .teachers.prismatic import PrismaticVLM, cut, meta_model
 from .teachers.prismatic_teacher import check_source
 from .teachers.prompts import fill, load_tokenizer, tokenize
 from .teachers.source import Source
@@ -59,6 +60,13 @@ def _tokenizer(source: Source, hf_token: str | None) -> tuple[Any, str]:
     except UserError as e: return None, f'none: {e}'
     tokenizer = load_tokenizer(folder)
     return tokenizer, f'{len(tokenizer):,} tokens, from {folder}'
+
+def _points(model: PrismaticVLM) -> str:
+    "What targets can be of, in words, with how many numbers a token has there."
+    others = ', '.join(f'{point} ({dim})' for point, dim in model.dims.items())
+    side = math.isqrt(model.layout.num_patches)
+    square = f', {side} × {side} of them' if side ** 2 == model.layout.num_patches else ''
+    return (f'L0 … L{model.num_layers} ({model.hidden_dim}); of image patches alone{square}: {others}')
 
 _FORMATS = dict(native='native format', huggingface='Hugging Face format', adapter='LoRA adapter on its base')
 
@@ -131,6 +139,7 @@ def _rows(source: Source, hidden_layer: int, named: dict[str, Any]) -> dict[str,
         tokenizer=about,
         prompt=repr(spec.prompt),
         sequence=_sequence(source, model.layout, tokenizer),
+        points=_points(model),
         hidden_layer=f'{hidden_layer} is entry {resolve_layer(hidden_layer, num_layers)} of 0 … {num_layers}: '
                      f'{used:,} of {total:,} parameters ({used / total:.0%})',
         memory=', '.join(memory) + ', activations on top')

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['VISION_DIMS', 'vision_tower', 'projector', 'language_model', 'PrismaticVLM', 'meta_model', 'check_sizes',
-           'resolve_layer', 'cut']
+           'deepest_layer', 'cut', 'visit']
 
 # %% ../../nbs/teachers/07_prismatic.ipynb #8d3a90ee
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..config import UserError, reading, reason
+from ..config import Target, UserError, reading, reason, resolve_layer, resolve_targets
 from ..layout import TokenLayout, splice
 from .backbones import CAUSAL, PrismaticSpec, Tower, prefix_is_exact
 
@@ -106,6 +109,9 @@ def _vision_towers(spec):
     return models
 
 # %% ../../nbs/teachers/07_prismatic.ipynb #7bb4c6ef
+_See = Callable[[str, torch.Tensor], None]  # is shown a point's name and its states, (batch, tokens, dim)
+def _unseen(point: str, states: torch.Tensor) -> None: "What sees nothing."
+
 class PrismaticVLM(nn.Module):
     "Vision towers, projector and language model of a `PrismaticSpec`, with random weights until some are loaded."
     def __init__(self, spec: PrismaticSpec):
@@ -131,17 +137,25 @@ class PrismaticVLM(nn.Module):
     @property
     def llm(self) -> Any: return self.llm_backbone['llm']  # of transformers
 
-    def patch_features(self, pixel_values: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
+    @property
+    def dims(self) -> dict[str, int]:
+        "Features of a token at each point before the language model: the towers in order, and the projector."
+        return {kind: tower.embed_dim for kind, tower in self.towers.items()} | dict(projector=self.hidden_dim)
+
+    def patch_features(self, pixel_values: torch.Tensor | dict[str, torch.Tensor], see: _See = _unseen) -> torch.Tensor:
         "What the towers see: (batch, 3, size, size), or that for each tower → (batch, num_patches, vision_dim)."
         if isinstance(pixel_values, torch.Tensor): pixel_values = {next(iter(self.towers)): pixel_values}
         options: dict[str, Any] = dict(stop_early=True, intermediates_only=True, output_fmt='NLC', norm=False)
         seen = [tower.forward_intermediates(pixel_values[kind], indices=[self.last_block[kind]], **options)[0]
                 for kind, tower in self.towers.items()]  # each (batch, num_patches, embed_dim)
+        for kind, patches in zip(self.towers, seen): see(kind, patches)
         return torch.cat(seen, dim=2)  # (batch, num_patches, vision_dim)
 
-    def embed(self, pixel_values: torch.Tensor | dict[str, torch.Tensor], input_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, pixel_values: torch.Tensor | dict[str, torch.Tensor], input_ids: torch.Tensor,
+              see: _See = _unseen) -> torch.Tensor:
         "What the language model reads: (batch, seq + num_patches, hidden_dim)."
-        patches = self.projector['projector'](self.patch_features(pixel_values))  # (batch, num_patches, hidden_dim)
+        patches = self.projector['projector'](self.patch_features(pixel_values, see))  # (batch, num_patches, dim)
+        see('projector', patches)
         text = self.llm.get_input_embeddings()(input_ids)  # (batch, seq, hidden_dim)
         return splice(text, patches, self.layout, dim=-2)
 
@@ -191,14 +205,14 @@ def check_sizes(
                             f'of {part}; its weights have {found}')
 
 # %% ../../nbs/teachers/07_prismatic.ipynb #6bd62220
-def resolve_layer(
-    layer: int,  # as given; negative counts from the end
+def deepest_layer(
+    wanted: int | Sequence[Target],  # a layer as given, negative counts from the end; or targets
     num_layers: int,  # layers of the language model
+    towers: Sequence[str],  # kinds of the vision towers
 ) -> int:  # 0 … num_layers, index into hidden_states
-    "The entry of `hidden_states` that a layer number means; raises `UserError` with the range."
-    if -num_layers - 1 <= layer <= num_layers: return layer % (num_layers + 1)
-    raise UserError(f'--hidden_layer: got {layer}, expected {-num_layers - 1} to {num_layers}: '
-                    f'the language model has {num_layers} layers, and entry 0 is its input embeddings')
+    "The last hidden state that is needed; raises `UserError` for a layer or a point that is not there."
+    if isinstance(wanted, int): return resolve_layer(wanted, num_layers)
+    return max((t.layer for t in resolve_targets(wanted, num_layers, towers) if t.layer is not None), default=0)
 
 # %% ../../nbs/teachers/07_prismatic.ipynb #03db7e4d
 _FINAL_NORM = ('norm', 'final_layernorm')  # what transformers calls it; the second in Phi
@@ -219,3 +233,31 @@ def cut(
         for name in _FINAL_NORM:
             if hasattr(llm.model, name): setattr(llm.model, name, nn.Identity())
     return model
+
+# %% ../../nbs/teachers/07_prismatic.ipynb #7b15e002
+@contextmanager
+def _shown(layers: Any, wanted: Collection[int], see: _See) -> Iterator[None]:
+    "Inside: what layer k gives this thread is shown as hidden state k, for the layers before the last."
+    mine = threading.get_ident()  # batches are computed in several threads at once
+    def show(point):
+        def hook(module, args, out):
+            if threading.get_ident() == mine: see(point, out if isinstance(out, torch.Tensor) else out[0])
+        return hook
+    hooks = [layers[k - 1].register_forward_hook(show(f'L{k}')) for k in wanted if 0 < k < len(layers)]
+    try: yield
+    finally:
+        for hook in hooks: hook.remove()
+
+def visit(
+    model: PrismaticVLM,  # whole, or cut
+    pixel_values: torch.Tensor | dict[str, torch.Tensor],  # (batch, 3, size, size), or that for each tower
+    input_ids: torch.Tensor,  # (batch, seq)
+    wanted: Collection[int],  # hidden states, none behind the cut
+    see: _See,  # is shown each tower, the projector, and these hidden states, in the order of the forward
+) -> None:
+    "One forward, of which every state is shown and none is kept."
+    inputs, layers = model.embed(pixel_values, input_ids, see), model.llm.model.layers
+    if 0 in wanted: see('L0', inputs)
+    if not any(wanted): return
+    with _shown(layers, wanted, see): last = model.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    if len(layers) in wanted: see(f'L{len(layers)}', last)  # after the final norm where that is left

@@ -7,6 +7,7 @@ __all__ = ['PrismaticStudent', 'load_student', 'write_random_cache']
 
 # %% ../../nbs/teachers/13_students.ipynb #4ce968dd
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,19 +16,25 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..caches import Cache, complete, missing_shards, open_cache, store_shard
+from ..config import PIXELS, Target, one_of, parse_target, resolve_targets
 from ..layout import derive_image_token_mask, splice
 from ..manifests import frames_sha256
 from ..pooling import pool_mask
 from ..schema import TORCH_DTYPES
-from ..shards import ShardBuilder
+from ..shards import Schema2Builder, ShardBuilder
 from ..stores import LocalStore
-from .base import OpenTeacher
+from .base import OpenTeacher, Teacher
 from .prismatic import PrismaticVLM
 from .prismatic_teacher import OpenPrismatic
 from .prompts import fill
 from .weights import load_weight
 
 # %% ../../nbs/teachers/13_students.ipynb #5da7c51f
+def _used(tower: Any, block: int, images: torch.Tensor) -> torch.Tensor:
+    "What is used of a tower: (batch, 3, height, width) → (batch, num_patches, embed_dim)."
+    return tower.forward_intermediates(images, indices=[block], stop_early=True, intermediates_only=True,
+                                       output_fmt='NLC', norm=False)[0]
+
 class PrismaticStudent(nn.Module):
     "A whole Prismatic model that can be trained, called as OpenVLA's Hugging Face class is."
     def __init__(
@@ -38,18 +45,16 @@ class PrismaticStudent(nn.Module):
         super().__init__()
         self.vision_backbone, self.projector = model.vision_backbone, model.projector
         self.language_model, self.layout = model.llm, model.layout
-        self.last_block, self.kinds = model.last_block, list(model.towers)
+        for kind, tower in model.towers.items(): tower.forward = partial(_used, tower, model.last_block[kind])
         self.pad_token_id = pad_token_id
         from transformers import PretrainedConfig
         self.config: Any = PretrainedConfig(**dict[str, Any](pad_token_id=pad_token_id))  # which PEFT reads
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         "(batch, 3 × towers, height, width) → (batch, num_patches, hidden_dim)."
-        options: dict[str, Any] = dict(stop_early=True, intermediates_only=True, output_fmt='NLC', norm=False)
         images = pixel_values.split(3, dim=1)  # of each tower: (batch, 3, height, width)
-        towers = zip(self.kinds, cast(Any, self.vision_backbone).values(), images, strict=True)
-        seen = [tower.forward_intermediates(image, indices=[self.last_block[kind]], **options)[0]
-                for kind, tower, image in towers]  # each (batch, num_patches, embed_dim)
+        towers = cast(Any, self.vision_backbone).values()
+        seen = [tower(image) for tower, image in zip(towers, images, strict=True)]  # each (batch, patches, embed_dim)
         return cast(Any, self.projector)['projector'](torch.cat(seen, dim=2))  # (batch, num_patches, hidden_dim)
 
     def forward(
@@ -101,13 +106,32 @@ def _random_images(count: int, seed: int) -> torch.Tensor:
     images = F.interpolate(noise, size=(224, 224), mode='bilinear')  # (count, 3, 224, 224)
     return (images * 255).byte().permute(0, 2, 3, 1).contiguous()
 
-def _small_manifest(teacher: OpenTeacher, count: int, shard_size: int, seed: int,
-                    asked: dict[str, Any]) -> dict[str, Any]:
+def _small_manifest(teacher: OpenTeacher, count: int, shard_size: int, seed: int, asked: dict[str, Any],
+                    entries: list[dict[str, Any]]) -> dict[str, Any]:
     "What a build would say of such a cache, as far as there is something to say."
     shards = [min(shard_size, count - k) for k in range(0, count, shard_size)]
     choices = dict(asked, num_samples=count, shard_size=shard_size, teacher_dtype='float32', image_aug=False)
+    two: dict[str, Any] = dict(schema_version=2, targets=entries, image_transform=teacher.image_transform()) if (
+        entries) else {}
     return dict(format='anchor_cache', choices=choices, teacher=teacher.identity(), prompt_templates=[teacher.prompt],
-                dataset=dict(name='random', seed=seed), plan_sha256=frames_sha256(range(count)), shards=shards)
+                dataset=dict(name='random', seed=seed), plan_sha256=frames_sha256(range(count)), shards=shards, **two)
+
+def _small_shard(loaded: Teacher, frames: torch.Tensor, samples: list[dict[str, Any]], targets: Sequence[Target],
+                 asked: dict[str, Any], entries: list[dict[str, Any]], transform: dict[str, Any]) -> dict[str, Any]:
+    "A shard of frames, in schema 2 where there are targets."
+    ids = [loaded.encode(fill(loaded.prompt, sample['instruction'])) for sample in samples]
+    images = [derive_image_token_mask(len(i), loaded.layout) for i in ids]
+    pixels, names = loaded.pixel_values(frames), (asked['dtype'], loaded.name, asked['split'])
+    if targets:
+        kept = dict(uint8=frames, normalized=pixels, none=None)[asked['pixels']]
+        rich = Schema2Builder(len(ids), entries, asked['dtype'], asked['pixels'], transform, *names[1:])
+        rich.add(ids, images, kept, loaded.answers(pixels, ids, images, targets).features, samples)
+        return rich.shard()
+    text = [torch.ones(len(i), dtype=torch.bool) for i in ids]
+    masks = [pool_mask(asked['pooling'], m, t, loaded.layout) for m, t in zip(images, text)]
+    builder = ShardBuilder(len(ids), asked['hidden_layer'], asked['pooling'], *names)
+    builder.add(ids, images, pixels, loaded.features(pixels, ids, masks))
+    return builder.shard()
 
 # %% ../../nbs/teachers/13_students.ipynb #3c11e313
 def write_random_cache(
@@ -120,26 +144,27 @@ def write_random_cache(
     pooling: str = 'mean_image_tokens',
     dtype: str = 'float16',
     seed: int = 0,  # of the images
+    targets: Sequence[str] = (),  # of schema 2, in place of layer and pooling: `L4.grid_2x2`, `projector.…`, `siglip.…`
+    pixels: str = 'uint8',  # of schema 2, a name in `PIXELS`
 ) -> Path:  # the folder
     "Write a cache of random images; the same call gives the same bytes. Raises `UserError` as a build does."
-    asked = dict(hidden_layer=hidden_layer, pooling=pooling, dtype=dtype, split='train')
-    manifest, loaded = _small_manifest(teacher, count, shard_size, seed, asked), teacher.load(hidden_layer)
+    wanted = resolve_targets(map(parse_target, targets), teacher.num_layers, teacher.towers) if targets else []
+    entries = [teacher.target_entry(target) for target in wanted]
+    asked: dict[str, Any] = dict(hidden_layer=hidden_layer, pooling=pooling)
+    if wanted: asked = dict(targets=[target.name for target in wanted], pixels=one_of(pixels, PIXELS, 'pixels'))
+    asked |= dict(dtype=dtype, split='train')
+    manifest, loaded = _small_manifest(teacher, count, shard_size, seed, asked, entries), teacher.load(
+        wanted or hidden_layer)
     cache = Cache(LocalStore(Path(folder)), manifest, list(range(count)))
     open_cache(cache)
-    frames = _random_images(count, seed)
+    frames, transform = _random_images(count, seed), manifest.get('image_transform', {})
     for k in missing_shards(cache):
         numbers = range(k * shard_size, min((k + 1) * shard_size, count))
         said = [instructions[n // 4 % len(instructions)] for n in numbers]
-        ids = [loaded.encode(fill(teacher.prompt, text)) for text in said]
-        images = [derive_image_token_mask(len(i), teacher.layout) for i in ids]
-        pixels = loaded.pixel_values(frames[numbers.start:numbers.stop])
-        text = [torch.ones(len(i), dtype=torch.bool) for i in ids]
-        masks = [pool_mask(pooling, m, t, teacher.layout) for m, t in zip(images, text)]
         samples = [dict(dataset='random', episode=n // 4, step=n % 4, frame=n, instruction=text,
                         prompt_template=teacher.prompt) for n, text in zip(numbers, said)]
-        builder = ShardBuilder(len(numbers), hidden_layer, pooling, dtype, teacher.name, 'train')
-        builder.add(ids, images, pixels, loaded.features(pixels, ids, masks))
-        store_shard(cache, k, builder.shard(), samples)
+        shard = _small_shard(loaded, frames[numbers.start:numbers.stop], samples, wanted, asked, entries, transform)
+        store_shard(cache, k, shard, samples)
     complete(cache)
     cache.close()
     return Path(folder)
