@@ -17,34 +17,35 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .arithmetic import exact_math
-from .config import UserError
+from .config import Target, UserError
 from .data.augment import make_augmenter
 from .data.sampling import cut_ranges, frame_seed
 from .data.source import frame_name
-from .layout import image_token_mask
+from .layout import TokenLayout, image_token_mask
 from .logs import log, status
 from .planning import BuildPlan
 from .pooling import cast_features, pool_mask
-from .shards import ShardBuilder, shard_name
-from .teachers.base import Teacher
+from .shards import Schema2Builder, ShardBuilder, shard_name
+from .statistics import Moments, add_samples, statistics_bytes
+from .teachers.base import Answers, Teacher
 from .teachers.prompts import fill
 
 # %% ../nbs/33_pipeline.ipynb #0372aa87
 @dataclass
 class Batch:
-    "Samples that are computed together: what the teacher reads, and what it is to average."
+    "Samples that are computed together: what the teacher reads."
     samples: range  # their numbers
+    images: torch.Tensor  # (batch, size, size, 3), uint8, as the teacher sees them
     pixel_values: torch.Tensor | dict[str, torch.Tensor]  # (batch, 3, size, size), float32, or by tower
     input_ids: list[torch.Tensor]  # of (seq,), int64
     image_masks: list[torch.Tensor]  # of (seq + patches,), bool
-    pool_masks: list[torch.Tensor]  # of (seq + patches,), bool
     failed: dict[int, str] = field(default_factory=dict)  # place in the batch → what is wrong with a frame, then black
 
 # %% ../nbs/33_pipeline.ipynb #46cc39fa
@@ -52,28 +53,22 @@ class BatchMaker:
     "Turns numbers of samples into batches: decode, resize, normalise, tokenise, masks. Called from several threads."
     def __init__(self, plan: BuildPlan, teacher: Teacher):
         self.plan, self.teacher = plan, teacher
-        self.known: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}  # prompt → what `text` returns
+        self.known: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # prompt → what `text` returns
 
-    def masks(self, ids, own=None, name='image_token_mask'):
-        "The image mask of a sample, its own one if it brings one, and its pooling mask."
-        image = image_token_mask(len(ids), self.teacher.layout, own, name)
-        attention = torch.ones(len(ids), dtype=torch.bool)
-        return image, pool_mask(self.plan.config.pooling, image, attention, self.teacher.layout)
-
-    def text(self, prompt: str):
-        "Token ids, image mask and pooling mask of a prompt."
+    def text(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        "Token ids and image mask of a prompt."
         if prompt not in self.known:
             ids = self.teacher.encode(prompt)
-            self.known[prompt] = ids, *self.masks(ids)
+            self.known[prompt] = ids, image_token_mask(len(ids), self.teacher.layout)
         return self.known[prompt]
 
     def sample(self, i: int, frame: int, failed: dict[int, str], at: int):
-        "Token ids, image mask and pooling mask of sample i, which is this frame, the one at a place in the batch."
+        "Token ids and image mask of sample i, which is this frame, the one at a place in the batch."
         text = self.text(fill(self.plan.template(i), self.plan.frames.instruction(frame)))
         own = self.plan.frames.own_mask(frame)
         if own is None: return text
         name = f'image_token_mask of {frame_name(self.plan.frames.where(frame))}'
-        try: return text[0], *self.masks(text[0], torch.from_numpy(own), name)
+        try: return text[0], image_token_mask(len(text[0]), self.teacher.layout, torch.from_numpy(own), name)
         except UserError as e:
             if self.plan.config.on_error == 'stop': raise
             failed.setdefault(at, str(e))
@@ -97,9 +92,9 @@ class BatchMaker:
         frames = [int(self.plan.order[i]) for i in samples]
         images, failed = self.images(frames)
         texts = [self.sample(i, frame, failed, at) for at, (i, frame) in enumerate(zip(samples, frames))]
-        ids, image_masks, pool_masks = map(list, zip(*texts))
-        pixels = self.teacher.pixel_values(torch.from_numpy(images))
-        return Batch(samples, pixels, ids, image_masks, pool_masks, failed)
+        ids, image_masks = map(list, zip(*texts))
+        shown = torch.from_numpy(images)
+        return Batch(samples, shown, self.teacher.pixel_values(shown), ids, image_masks, failed)
 
 # %% ../nbs/33_pipeline.ipynb #fbe73d73
 def _images(plan, frames, size):
@@ -184,68 +179,109 @@ class Failures:
             raise UserError(f'{self.row} samples in a row failed, the last one with: {why}; '
                             'mend what they have in common')
 
-def _add(plan: BuildPlan, builder: ShardBuilder, batch: Batch, features: torch.Tensor, which: list[int]) -> None:
-    "Add some samples of a batch to a shard; raises `UserError` for a value that cannot be stored."
-    def rows(tensor): return tensor if len(which) == len(batch.samples) else tensor[which]  # (which, …)
-    ids, images, pools = ([field[i] for i in which] for field in (batch.input_ids, batch.image_masks, batch.pool_masks))
-    mask = torch.nn.utils.rnn.pad_sequence(pools, batch_first=True)  # (which, tokens)
-    names = [frame_name(plan.sample(batch.samples[i])) for i in which]
-    features = cast_features(rows(features), mask, plan.config.dtype, plan.config.hidden_layer, names)
-    pixels = batch.pixel_values
-    builder.add(ids, images, {k: rows(v) for k, v in pixels.items()} if isinstance(pixels, dict) else rows(pixels),
-                features)
+# %% ../nbs/33_pipeline.ipynb #33c00001
+def _pooled_over(batch: Batch, target: Target, layout: TokenLayout, which: list[int]) -> torch.Tensor:
+    "The positions that a target pools in some samples: (which, tokens), bool."
+    masks = [batch.image_masks[i] for i in which]
+    if target.layer is None: return torch.stack([mask[mask] for mask in masks])  # of patches, not of tokens
+    texts = [torch.ones(len(batch.input_ids[i]), dtype=torch.bool) for i in which]
+    used = [pool_mask(target.pooling, mask, text, layout) for mask, text in zip(masks, texts)]
+    return torch.nn.utils.rnn.pad_sequence(used, batch_first=True)
 
-def _add_what_fits(plan: BuildPlan, builder: ShardBuilder, batch: Batch, features: torch.Tensor) -> dict[int, str]:
-    "Add the samples of a batch to a shard; place → what is wrong, of those that are skipped."
-    failed = dict(batch.failed)
-    good = [i for i in range(len(batch.samples)) if i not in failed]
-    try:
-        if good: _add(plan, builder, batch, features, good)
+def _check_moments(answers: Answers, names: list[str], which: list[int]) -> None:
+    "Raise `UserError` for a sample whose tokens have no finite statistics."
+    for name, (_, _, scatter) in answers.moments.items():
+        for sample, i in zip(names, which):
+            if not bool(scatter[i].isfinite().all()):
+                raise UserError(f'{sample}, statistics of {name}: the teacher computed values that are not finite; '
+                                'try --teacher_dtype float32')
+
+# %% ../nbs/33_pipeline.ipynb #33c00004
+class _Shard:
+    "A shard that is being collected, of either schema."
+    def __init__(self, plan: BuildPlan, count: int, layout: TokenLayout):
+        c, name = plan.config, plan.manifest['teacher'].get('name', plan.teacher.name)  # as the cache was begun
+        self.plan, self.layout, self.moments = plan, layout, dict[str, Moments]()
+        self.targets, self.builder = plan.targets, cast(Any, None)
+        if c.schema == 1:
+            self.builder = ShardBuilder(count, int(c.hidden_layer), c.pooling, c.dtype, name, c.split)
+        else:
+            entries = [plan.teacher.target_entry(target) for target in self.targets]
+            self.builder = Schema2Builder(count, entries, c.dtype, str(c.pixels), plan.teacher.image_transform(), name,
+                                          c.split)
+
+    def add(self, batch: Batch, answers: Answers, which: list[int]) -> None:
+        "Add some samples of a batch; raises `UserError` for a value that cannot be stored."
+        def rows(tensor): return tensor if len(which) == len(batch.samples) else tensor[which]  # (which, …)
+        c, samples = self.plan.config, [self.plan.sample(batch.samples[i]) for i in which]
+        names, features = list(map(frame_name, samples)), {}
+        for target in self.targets:
+            said = f'layer {c.hidden_layer}' if c.schema == 1 else target.name
+            used = _pooled_over(batch, target, self.layout, which)
+            features[target.name] = cast_features(rows(answers.features[target.name]), used, c.dtype, said, names)
+        _check_moments(answers, names, which)
+        ids, images = ([field[i] for i in which] for field in (batch.input_ids, batch.image_masks))
+        pixels = batch.pixel_values
+        kept = {k: rows(v) for k, v in pixels.items()} if isinstance(pixels, dict) else rows(pixels)
+        if c.schema == 1: self.builder.add(ids, images, kept, features[self.targets[0].name])
+        else:
+            kept = rows(batch.images) if c.pixels == 'uint8' else kept if c.pixels == 'normalized' else None
+            self.builder.add(ids, images, kept, features, samples)
+        add_samples(self.moments, answers.moments, which)
+
+    def add_what_fits(self, batch: Batch, answers: Answers) -> dict[int, str]:
+        "Add the samples of a batch; place → what is wrong, of those that are skipped."
+        failed = dict(batch.failed)
+        good = [i for i in range(len(batch.samples)) if i not in failed]
+        try:
+            if good: self.add(batch, answers, good)
+            return failed
+        except UserError:
+            if self.plan.config.on_error == 'stop': raise
+        for i in good:
+            try: self.add(batch, answers, [i])
+            except UserError as e: failed[i] = str(e)
         return failed
-    except UserError:
-        if plan.config.on_error == 'stop': raise
-    for i in good:
-        try: _add(plan, builder, batch, features, [i])
-        except UserError as e: failed[i] = str(e)
-    return failed
 
 # %% ../nbs/33_pipeline.ipynb #23a00002
 @dataclass
 class Collected:
     "A shard, what its sidecar says of each record, and of each sample that was skipped."
-    shard: dict[str, Any]  # schema 1
+    shard: dict[str, Any]  # of either schema
     samples: list[dict[str, Any]]  # as `BuildPlan.sample` gives them
     skipped: list[dict[str, Any]]  # likewise, with position in the shard and error
+    statistics: bytes | None = None  # of its tokens, where they are asked for
 
 def collect_shard(
     plan: BuildPlan,
-    answered: Iterator[tuple[Batch, torch.Tensor]],  # batches of this shard, in order, each with (batch, hidden_dim)
+    answered: Iterator[tuple[Batch, Answers]],  # batches of this shard, in order, with the teacher's answers
     samples: range,  # of the shard
     failures: Failures,
     advance: Callable[[int], Any] = lambda n: None,  # told of each batch's size when it is done
 ) -> Collected:
     "Collect the batches of one shard; raises `UserError` for a feature that cannot be stored, or where none can."
-    c, name = plan.config, plan.manifest['teacher'].get('name', plan.teacher.name)  # as the cache was begun
-    builder = ShardBuilder(len(samples), c.hidden_layer, c.pooling, c.dtype, name, c.split)
+    shard, root = _Shard(plan, len(samples), plan.teacher.layout), f'{plan.config.data_root_dir}/'
     taken: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     while len(taken) + len(skipped) < len(samples):
-        batch, features = next(answered)  # (batch, hidden_dim)
-        failed = _add_what_fits(plan, builder, batch, features)
+        batch, answers = next(answered)
+        failed = shard.add_what_fits(batch, answers)
         for i, n in enumerate(batch.samples):
             failures.note(why := failed.get(i), frame_name(plan.sample(n)))
             if why: skipped.append(dict(plan.sample(n), position=n - samples.start,
-                                        error=why.replace(f'{c.data_root_dir}/', '')))  # the same wherever it is made
+                                        error=why.replace(root, '')))  # the same wherever it is made
             else: taken.append(plan.sample(n))
-        builder.leave_out(len(failed))
+        shard.builder.leave_out(len(failed))
         advance(len(batch.samples))
     if not taken: raise UserError(f'none of the {len(samples)} samples of a shard can be used: {skipped[-1]["error"]}')
-    return Collected(builder.shard(), taken, skipped)
+    found = statistics_bytes(shard.moments) if plan.config.statistics else None
+    return Collected(shard.builder.shard(), taken, skipped, found)
 
 # %% ../nbs/33_pipeline.ipynb #b3ab680b
-def _answer(plan: BuildPlan, teacher: Teacher, batch: Batch) -> tuple[Batch, torch.Tensor]:
-    "A batch with its features; raises `UserError` where there is not enough memory for it."
-    try: return batch, teacher.features(batch.pixel_values, batch.input_ids, batch.pool_masks)
+def _answer(plan: BuildPlan, teacher: Teacher, batch: Batch) -> tuple[Batch, Answers]:
+    "A batch with the teacher's answers; raises `UserError` where there is not enough memory for it."
+    asked = batch.pixel_values, batch.input_ids, batch.image_masks, plan.targets, plan.moments()
+    try: return batch, teacher.answers(*asked)
     except RuntimeError as e:
         if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)): raise
         size = plan.config.batch_size
@@ -259,8 +295,8 @@ def make_answers(
     teacher: Teacher,
     numbers: Iterable[int],  # of shards; the next one is asked for when it is due
     begun: deque[int],  # gets each number
-) -> Iterator[Iterator[tuple[Batch, torch.Tensor]]]:
-    "Inside: the batches of these shards with their features, in order, decoded and computed ahead."
+) -> Iterator[Iterator[tuple[Batch, Answers]]]:
+    "Inside: the batches of these shards with the teacher's answers, in order, decoded and computed ahead."
     ranges, size = plan.shards(), plan.config.batch_size
     def work() -> Iterator[range]:
         for k in numbers:

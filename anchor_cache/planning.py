@@ -20,7 +20,15 @@ import torch
 from .arithmetic import hardware
 from .caches import MANIFEST, Cache
 from .claims import Place, find_place
-from .config import TEACHER_CHOICES, BuildConfig, UserError, format_numbers, parse_numbers
+from anchor_cache.config import (
+    TEACHER_CHOICES,
+    BuildConfig,
+    Target,
+    UserError,
+    format_numbers,
+    parse_numbers,
+    resolve_targets,
+)
 from .data.augment import augmentation_identity
 from .data.mixtures import open_frames
 from .data.plans import plan_sha256, read_plan
@@ -28,7 +36,6 @@ from .data.sampling import cut_ranges, task_plan
 from .data.source import FrameSource
 from .logs import KeptRecords, capture_logs, status
 from .remote import open_store
-from .schema import SCHEMA_VERSION
 from .stamps import Stamps
 from .teacher import look_at_teacher, open_teacher
 from .teachers.base import OpenTeacher
@@ -65,6 +72,7 @@ def resolve_teacher_dtype(
 # %% ../nbs/32_planning.ipynb #df28b378
 def _choose_frames(config, frames):
     "The choices with the number of samples, and the sample plan that they ask for: (num_samples,), numbers of frames."
+    if config.num_samples == 'all': config = replace(config, num_samples=len(frames))
     if config.plan is None:
         asked = config.num_samples, config.seed, config.shuffle_buffer_size
         return config, task_plan(frames.tasks(), *asked) if config.per_task else frames.plan(*asked)
@@ -77,8 +85,20 @@ def _choose_frames(config, frames):
 
 # %% ../nbs/32_planning.ipynb #2aba9e17
 PACKAGES = ('anchor_cache', 'torch', 'transformers', 'tokenizers', 'timm', 'tensorflow', 'numpy')  # their versions
-IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed',
-            'hidden_layer', 'pooling', 'dtype', 'batch_size', 'image_aug')  # choices as given
+IDENTITY = ('dataset', 'split', 'shuffle_buffer_size', 'num_samples', 'per_task', 'shard_size', 'seed', 'dtype',
+            'batch_size', 'image_aug')  # choices as given
+
+def _targets(config: BuildConfig, teacher: OpenTeacher) -> list[Target]:
+    "What is to be kept of a sample; raises `UserError` for what the teacher has not."
+    return resolve_targets(config.asked_targets(), teacher.num_layers, teacher.towers)
+
+def _asked(config: BuildConfig, teacher: OpenTeacher) -> tuple[dict[str, Any], dict[str, Any]]:
+    "What the choices, and the manifest beside them, say of what is kept of a sample."
+    more = dict(statistics=config.statistics_dim) if config.statistics else {}
+    if config.schema == 1: return dict(hidden_layer=config.hidden_layer, pooling=config.pooling, **more), {}
+    entries = [teacher.target_entry(target) for target in _targets(config, teacher)]
+    choices = dict(targets=[entry['name'] for entry in entries], pixels=config.pixels, **more)
+    return choices, dict(targets=entries, image_transform=teacher.image_transform())
 
 def make_manifest(
     config: BuildConfig,
@@ -90,15 +110,16 @@ def make_manifest(
     teacher_dtype: str,  # canonical name
 ) -> dict[str, Any]:  # what JSON can hold
     "All that decides a cache's bytes: choices, teacher, dataset, prompts, versions, hardware; and the planned shards."
+    asked, kept = _asked(config, teacher)
     choices = {name: getattr(config, name) for name in IDENTITY} | dict(device=device.type, teacher_dtype=teacher_dtype)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions |= dict(python=platform.python_version(), machine=platform.machine())
     augmentation = dict(augmentation=augmentation_identity()) if config.image_aug else {}
     return dict(
-        format='anchor_cache', schema_version=SCHEMA_VERSION, choices=choices, prompt_templates=templates,
+        format='anchor_cache', schema_version=config.schema, choices=choices | asked, prompt_templates=templates,
         teacher=teacher.identity(), dataset=frames.identity(), plan_sha256=plan_sha256(plan), versions=versions,
         hardware=hardware(device, teacher_dtype),
-        shards=[len(r) for r in cut_ranges(0, config.num_samples, config.shard_size)], **augmentation)
+        shards=[len(r) for r in cut_ranges(0, config.num_samples, config.shard_size)], **augmentation, **kept)
 
 # %% ../nbs/32_planning.ipynb #8b8545c4
 @dataclass
@@ -115,6 +136,17 @@ class BuildPlan:
     notes: list[logging.LogRecord]  # what was logged while planning
     place: Place = Place()  # of this process among those that build the cache
     stamps: Stamps = field(default_factory=lambda: Stamps([]))  # of the files that the plan was made from
+
+    @property
+    def targets(self) -> list[Target]:
+        "What is kept of a sample, in order, with layers counted from 0."
+        return _targets(self.config, self.teacher)
+
+    def moments(self) -> dict[str, tuple[str, str, bool]]:
+        "Which statistics are kept: name → point, a pooling of those tokens, whether there are covariances."
+        if not self.config.statistics: return {}
+        dims = {target: self.teacher.target_entry(target)['shape'][-1] for target in self.targets}
+        return {t.tokens: (t.point, t.pooling, dim <= self.config.statistics_dim) for t, dim in dims.items()}
 
     def shards(self) -> list[range]:
         "The samples of each shard."
@@ -181,7 +213,7 @@ def _plan(config, frames, notes):
                              config.image_key, config.instruction_key)
     config, plan = _choose_frames(config, frames)
     status('opening the teacher')
-    teacher = open_teacher(config.hidden_layer, **named)
+    teacher = open_teacher(config.asked_targets(), **named)
     templates = templates or [teacher.prompt]
     _check_prompts(frames, plan, teacher, templates)
     stamps = Stamps([*frames.files(), *teacher.files()])

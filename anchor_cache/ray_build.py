@@ -68,7 +68,7 @@ class _Loaded:
     def teacher(self) -> 'Teacher':
         "The teacher, from files that are still those that were hashed."
         plan = self.plan
-        loaded = plan.teacher.load(plan.config.hidden_layer, plan.teacher_dtype, plan.device)
+        loaded = plan.teacher.load(plan.targets, plan.teacher_dtype, plan.device)
         plan.stamps.check()
         return loaded
 

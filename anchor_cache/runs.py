@@ -10,6 +10,7 @@ __all__ = ['Summary', 'shard_sizes', 'check_space', 'mixture_shares', 'kept_dama
 import contextlib
 import functools
 import logging
+import math
 import resource
 import sys
 import time
@@ -93,15 +94,24 @@ def shard_sizes(
     plan: BuildPlan,
     teacher: Teacher,
     shards: Sequence[int],  # records of each
-) -> list[int]:  # bytes of each
+) -> list[int]:  # bytes of each, with the statistics beside it
     "How large shards are, from the shapes of the first sample; other prompts move it by a few parts in 10,000."
-    size, width = teacher.image_size, TORCH_DTYPES[plan.config.dtype].itemsize
+    c, size, width = plan.config, teacher.image_size, TORCH_DTYPES[plan.config.dtype].itemsize
     images = teacher.pixel_values(torch.zeros(1, size, size, 3, dtype=torch.uint8))
     towers = images.values() if isinstance(images, dict) else [images]
+    whole_pixels = width * sum(image.numel() for image in towers)
+    pixels = dict(uint8=3 * size * size, none=0).get(str(c.pixels), whole_pixels)
+    numbers = sum(math.prod(plan.teacher.target_entry(target)['shape']) for target in plan.targets)
     seq = len(teacher.encode(fill(plan.template(0), plan.frames.instruction(int(plan.order[0])))))
-    numbers = sum(image.numel() for image in towers) + plan.teacher.hidden_dim  # floating ones
     whole = 8 * seq + seq + (seq + teacher.layout.num_patches) + 8  # ids, two masks, the row
-    return [records * (numbers * width + whole + _PICKLED[0]) + _PICKLED[1] for records in shards]
+    text = whole if c.schema == 1 else 0  # of schema 2, once for each prompt
+    beside = sum(8 * (dim * (dim + 1) // 2 if full else dim) for dim, full in _moment_sizes(plan))
+    return [records * (pixels + numbers * width + text + _PICKLED[0]) + _PICKLED[1] + beside for records in shards]
+
+def _moment_sizes(plan: BuildPlan) -> list[tuple[int, bool]]:
+    "Numbers of a token, and whether there are covariances, of each of the statistics of a shard."
+    dims = {target.tokens: plan.teacher.target_entry(target)['shape'][-1] for target in plan.targets}
+    return [(dims[name], full) for name, (_, _, full) in plan.moments().items()]
 
 # %% ../nbs/34_runs.ipynb #a5c00034
 def check_space(
@@ -221,7 +231,8 @@ class _Shards:
 
     def store(self, number: int, found: Collected) -> None:
         "Store a shard and give its claim back."
-        more = dict(skipped=found.skipped) if found.skipped else {}
+        more: dict[str, Any] = dict(skipped=found.skipped) if found.skipped else {}
+        if found.statistics is not None: more['statistics'] = found.statistics
         if store_shard(self.cache, number, found.shard, found.samples, self.plan.stamps.check, **more):
             self.made += len(found.samples)
         self.claims.release(number)
@@ -275,7 +286,7 @@ def _summary(plan: BuildPlan, cache: Cache, start: float, run: Run | None, said:
 def _load(plan: BuildPlan) -> Teacher:
     "The teacher, from files that are still those that were hashed."
     status("loading the teacher's weights, in %s on %s", plan.teacher_dtype, plan.device)
-    loaded = plan.teacher.load(plan.config.hidden_layer, plan.teacher_dtype, plan.device)
+    loaded = plan.teacher.load(plan.targets, plan.teacher_dtype, plan.device)
     plan.stamps.check()
     return loaded
 
