@@ -51,7 +51,7 @@ def _counts(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and set(map(type, value)) <= {int} and min(value, default=0) >= 0
 
 def _said_column(said: Any, count: int, size: int) -> Column | None:
-    "The column of a field as a sidecar has it; None where that does not fit a file of so many bytes."
+    "The column of so many tensors of a field as a sidecar has it; None where a file of so many bytes cannot hold it."
     if not isinstance(said, dict) or not _counts([said.get('offset')]): return None
     dtype, first = _DTYPES.get(str(said.get('dtype'))), said['offset']
     shape, lengths = said.get('shape'), said.get('lengths')
@@ -65,6 +65,16 @@ def _said_column(said: Any, count: int, size: int) -> Column | None:
     begins = accumulate((dtype.itemsize * n for n in lengths[:-1]), initial=first)
     return Column(dtype, array('q', begins), None, array('q', lengths))
 
+def _shared_column(said: Any, count: int, size: int) -> Column | None:
+    "The column of a field of which each record has one of some tensors, if it has `rows`; else as `_said_column`."
+    if not isinstance(said, dict) or 'rows' not in said: return _said_column(said, count, size)
+    rows = said['rows']
+    if not _counts(rows) or len(rows) != count: return None
+    column = _said_column(said, max(rows, default=-1) + 1, size)
+    if column is None: return None
+    lengths = column.lengths and array('q', map(column.lengths.__getitem__, rows))
+    return column._replace(begins=array('q', map(column.begins.__getitem__, rows)), lengths=lengths)
+
 def said_columns(
     tensors: Any,  # `tensors` of a sidecar
     count: int,  # records of the shard
@@ -75,7 +85,7 @@ def said_columns(
     if not isinstance(tensors, dict): raise UserError(f'{name}: tensors: got {shown(tensors)}, expected an object')
     found = {}
     for field, said in tensors.items():
-        column = _said_column(said, count, size)
+        column = _shared_column(said, count, size)
         if column is None:
             raise UserError(f'{name}: tensors.{field}: got {shown(said)}, expected the place of {count:,} records in '
                             f'{size:,} bytes; anchor-cache verify tells more')
@@ -106,7 +116,7 @@ def placed_columns(
     "Where each field lies, looked up in the shard itself; raises `UserError` where records differ in more than length."
     try: rows = [dict(record_tensors(record)) for record in records]
     except (AttributeError, KeyError, TypeError) as e:
-        raise UserError(f'{name} has records that do not follow schema 1: {reason(e)}') from None
+        raise UserError(f'{name} has records that follow no schema: {reason(e)}') from None
     for i, row in enumerate(rows):
         if row.keys() != rows[0].keys():
             raise UserError(f'{name}: records[{i}] has the fields {", ".join(row)}, expected {", ".join(rows[0])}, as '

@@ -1,11 +1,16 @@
 """How fast a cache opens and its records are read, and what that takes of memory, beside loading every shard.
 
     python tools/bench_dataset.py [--records 10000] [--samples 2000] [--workers 8] [--folder CACHE]
+    python tools/bench_dataset.py --sizes    what a record takes in schema 1 and 2, and how fast it is read there
 
 A cache with the pixels of two towers and features of 4,096 in float16, 0.61 MB a record, is written to a temporary
 folder, or to CACHE, where it stays for the next time. Every figure is of a process of its own. Rates are by the time of
 the processor. Memory is what all processes together hold in RAM (anonymous PSS: a page that several share counts once).
 A share above 100 % means that a record goes to memory which the processor's cache still holds.
+
+With --sizes caches of the same shapes are written in schema 1, and in schema 2 with uint8 pixels and with none; their
+prompts are 90 texts as long as those of LIBERO-90. Exit status 1: a record with uint8 pixels is not 3.8 times smaller
+than in schema 1, or 10,000 with none take 90 MB or more, sidecars counted.
 """
 import argparse
 import itertools
@@ -25,7 +30,7 @@ from anchor_cache.caches import Cache, complete, open_cache, store_shard
 from anchor_cache.dataset import AnchorDataset
 from anchor_cache.layout import TokenLayout, image_token_mask
 from anchor_cache.manifests import frames_sha256
-from anchor_cache.shards import ShardBuilder
+from anchor_cache.shards import Schema2Builder, ShardBuilder
 from anchor_cache.stores import LocalStore
 
 SHARD, PATCHES, DIM, SIZE = 2048, 256, 4096, 224
@@ -46,19 +51,47 @@ def made(first, count):
     return builder.shard()
 
 
-def write_cache(folder, records):
-    "Write a cache of made-up records, as a build does."
+def samples_of(first, count):
+    "Which frames the records of a shard are: 90 instructions, in the order of a shuffled plan."
+    return [dict(dataset='libero_90', episode=n // 150, step=n % 150, frame=n, prompt_template=TEMPLATE,
+                 instruction=f'put the black bowl {n * 37 % 90} in the bottom drawer of the cabinet')
+            for n in range(first, first + count)]
+
+
+TRANSFORM = dict(name='resize-naive', size=SIZE, towers=dict(
+    dino=dict(mean=[.484375, .455078125, .40625], std=[.228515625, .2236328125, .224609375], crop=1.0),
+    siglip=dict(mean=[.5] * 3, std=[.5] * 3, crop=1.0)))
+TARGET = dict(name='L31.mean_image_tokens', layer=31, pooling='mean_image_tokens', shape=[DIM])
+
+
+def made_2(first, count, pixels):
+    "A shard of schema 2 of made-up records, with `uint8` pixels or `none`."
+    builder = Schema2Builder(count, [TARGET], 'float16', pixels, TRANSFORM, 'step.pt', 'train')
+    torch.manual_seed(first)
+    for start in range(0, count, 128):
+        n = min(128, count - start)
+        prompts = [(first + start + i) * 37 % 90 for i in range(n)]
+        ids = [torch.arange(25 + p % 21) + 1000 * p for p in prompts]  # 25 to 45 tokens
+        images = torch.randint(0, 256, (n, SIZE, SIZE, 3), dtype=torch.uint8) if pixels == 'uint8' else None
+        builder.add(ids, [image_token_mask(len(i), TokenLayout(PATCHES)) for i in ids], images,
+                    {TARGET['name']: torch.rand(n, DIM)}, samples_of(first + start, n))
+    return builder.shard()
+
+
+def write_cache(folder, records, pixels=None):
+    "Write a cache of made-up records, as a build does: of schema 1, or with some kind of pixels of schema 2."
     counts = [min(SHARD, records - start) for start in range(0, records, SHARD)]
+    choices = dict(num_samples=records, shard_size=SHARD, dtype='float16', split='train')
     manifest = dict(format='anchor_cache', prompt_templates=[TEMPLATE], plan_sha256=frames_sha256(range(records)),
-                    shards=counts, teacher=dict(name='step.pt', num_patches=PATCHES, hidden_dim=DIM),
-                    choices=dict(num_samples=records, shard_size=SHARD, hidden_layer=-2, pooling='mean_image_tokens',
-                                 dtype='float16', split='train'))
+                    shards=counts, teacher=dict(name='step.pt', num_patches=PATCHES, hidden_dim=DIM))
+    if pixels is None: manifest['choices'] = choices | dict(hidden_layer=-2, pooling='mean_image_tokens')
+    else:
+        manifest |= dict(schema_version=2, targets=[TARGET], image_transform=TRANSFORM,
+                         choices=choices | dict(targets=[TARGET['name']], pixels=pixels))
     cache = Cache(LocalStore(folder), manifest, range(records))
     for k in open_cache(cache):
-        samples = [dict(dataset='libero_90', episode=n // 150, step=n % 150, frame=n, prompt_template=TEMPLATE,
-                        instruction=f'put the bowl {n // 150 % 90} in the drawer')
-                   for n in range(SHARD * k, SHARD * k + counts[k])]
-        store_shard(cache, k, made(SHARD * k, counts[k]), samples)
+        shard = made(SHARD * k, counts[k]) if pixels is None else made_2(SHARD * k, counts[k], pixels)
+        store_shard(cache, k, shard, samples_of(SHARD * k, counts[k]))
     complete(cache)
     cache.hold.close()
 
@@ -233,6 +266,37 @@ def measure_workers(folder, options):
     return found
 
 
+def measure_reading(folder, options):
+    "Records a second that are read at random, by the time of the processor."
+    warm(folder)
+    anchors = AnchorDataset(folder)
+    which = numbers(len(anchors), options.samples)
+
+    def work():
+        for n in which: anchors[n]
+
+    work()
+    return [len(which) / statistics.median(busy(work) for _ in range(5))]
+
+
+def folder_size(folder): return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def measure_sizes(folder, options):
+    "Print what a record takes in each schema, and how fast it is read; whether that is as small as it must be."
+    sizes = {}
+    for name, pixels, records in (('schema 1', None, 1000), ('uint8', 'uint8', 1000), ('none', 'none', 10_000)):
+        write_cache(folder/name, records, pixels)
+        sizes[name] = folder_size(folder/name) / records
+        sidecars = sum(path.stat().st_size for path in (folder/name).glob('*_*.json')) / records
+        rate, = measured('reading', folder/name, options)
+        print(f'{name:9} {sizes[name]:9,.0f} bytes a record, {sidecars:,.0f} of them in the sidecar; '
+              f'{sizes["schema 1"] / sizes[name]:5.2f} times smaller; {rate:9,.0f} records/s '
+              f'({rate * sizes[name] / 1e9:.2f} GB/s)')
+    print(f'10,000 records with none take {sizes["none"] / 100:.1f} MB')
+    return sizes['schema 1'] >= 3.8 * sizes['uint8'] and sizes['none'] < 9000
+
+
 def measured(name, folder, options, times=1):
     "What a measurement in new processes gives: the median of several."
     command = [sys.executable, __file__, '--only', name, '--folder', str(folder), '--records', str(options.records),
@@ -280,7 +344,11 @@ def main():
                         help='of the DataLoader whose memory is measured (default: 8)')
     parser.add_argument('--folder', type=Path, help='where the cache lies, or is made and kept')
     parser.add_argument('--only', help=argparse.SUPPRESS)
+    parser.add_argument('--sizes', action='store_true', help='measure what records take, in schema 1 and schema 2')
     options = parser.parse_args()
+    if options.sizes:
+        with tempfile.TemporaryDirectory(prefix='anchor_cache_bench_') as folder:
+            return sys.exit(not measure_sizes(Path(folder), options))
     if options.only: return print(json.dumps(globals()[f'measure_{options.only}'](options.folder, options)))
     if options.folder: return measure(options.folder, options)
     with tempfile.TemporaryDirectory(prefix='anchor_cache_bench_') as folder: measure(Path(folder)/'cache', options)
