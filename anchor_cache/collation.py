@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'layers_of', 'unwrap', 'Family', 'find_family', 'Student', 'describe', 'pad_right', 'stack_pixels',
-           'AnchorBatch', 'collate', 'one_image']
+           'named_features', 'token_masks', 'AnchorBatch', 'collate', 'one_image']
 
 # %% ../nbs/20_collation.ipynb #14a537f5
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from .config import UserError, one_of
+from .config import UserError, one_of, parse_target, pooled_tokens
 from .pooling import record_mask
+from .schema import record_targets, target_entry
 
 # %% ../nbs/20_collation.ipynb #25ca5a51
 _INSIDE = ('module', '_fsdp_wrapped_module', '_orig_mod', '_checkpoint_wrapped_module')  # where wrappers hold a model
@@ -81,6 +82,15 @@ def _image_token(model):
 
 def _has(model, *names): return all(hasattr(model, name) for name in names)
 
+def _point(model, point):
+    "The module that gives what a target is of, the projector or a tower by its kind; None where a model has no such."
+    if point == 'projector':
+        found = model.projector
+        return found['projector'] if isinstance(found, nn.ModuleDict) else found
+    vision = getattr(model.vision_backbone, 'vision_backbone', model.vision_backbone)  # FiLM wraps the towers
+    named, first, fused = (getattr(vision, f'{name}featurizer', None) for name in (f'{point}_', '', 'fused_'))
+    return named or (first if fused is None or point == 'dino' else fused)
+
 @dataclass(frozen=True)
 class Family:
     "Models whose `forward` takes an anchor in the same form."
@@ -91,6 +101,7 @@ class Family:
     extra: Callable[[torch.Tensor], dict[str, torch.Tensor]] = lambda ids: {}  # ids (batch, seq) → what comes beside
     pad_token_id: int | None = 32_000  # where no model says it
     appends: bool = True  # whether anchors may stand in one batch with actions
+    point: Callable[[Any, str], nn.Module | None] = _point  # of a model: its projector, or a tower by kind
 
 # %% ../nbs/20_collation.ipynb #dc523609
 def _is_llava(model):
@@ -105,7 +116,8 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
     Family('openvla-oft', lambda m: _is_hf(m) and _has(m.vision_backbone, 'set_num_images_in_input'),
            extra=lambda ids: dict(labels=torch.full_like(ids, -100)), appends=False),
     Family('openvla', _is_hf),
-    Family('llava', _is_llava, tokens=_with_image_tokens, pixels=_single, pad_token_id=None))}
+    Family('llava', _is_llava, tokens=_with_image_tokens, pixels=_single, pad_token_id=None,
+           point=lambda model, point: None))}
 
 def find_family(
     model: nn.Module,  # a policy, wrapped or not
@@ -180,29 +192,54 @@ def stack_pixels(
 # %% ../nbs/20_collation.ipynb #f37d6de6
 _FIELDS = 'input_ids', 'attention_mask', 'pixel_values', 'image_token_mask', 'target_features'
 
-def _kind(record):
+def _missing(record, pixels):
+    "Fields that a record lacks and a batch needs."
+    optional = () if pixels and isinstance(record.get('target_features'), torch.Tensor) else ('pixel_values',)
+    return [k for k in _FIELDS if k not in record['model_inputs'] and k not in record and k not in optional]
+
+def _kind(record, pixels):
     "What all records of a batch must share; raises `UserError` where a field is not there."
-    inputs, meta = record['model_inputs'], record['meta']
-    if missing := [k for k in _FIELDS if k not in inputs and k not in record]:
+    inputs = record['model_inputs']
+    if missing := _missing(record, pixels):
         raise UserError(f'got records without {", ".join(missing)}, expected every field; open the dataset without '
                         '`fields`')
-    pixels = inputs['pixel_values']
-    shapes = {k: tuple(v.shape) for k, v in pixels.items()} if isinstance(pixels, Mapping) else tuple(pixels.shape)
-    return dict(layer=meta['layer'], pooling=meta['pooling'], dtype=meta['dtype'],
-                hidden_size=len(record['target_features']), pixel_shape=shapes,
+    features, seen = record_targets(record), inputs.get('pixel_values') if pixels else None
+    shapes = {k: tuple(v.shape) for k, v in seen.items()} if isinstance(seen, Mapping) else (
+        None if seen is None else tuple(seen.shape))
+    dtype = record['meta'].get('dtype', str(next(iter(features.values())).dtype)[6:])  # of schema 2 it is the shard's
+    return dict(targets=', '.join(features), dtype=dtype,
+                **{f'a feature {name} of shape': tuple(f.shape) for name, f in features.items()}, pixel_shape=shapes,
                 patches=len(inputs['image_token_mask']) - len(inputs['input_ids']))
 
-def _agreed(records):
-    "What records share; raises `UserError` for an empty batch and with the first difference."
+def _check_agreed(records, pixels):
+    "Raise `UserError` for an empty batch, and with the first thing in which records differ."
     if isinstance(records, Mapping): raise UserError('got one record, expected a list of records')
     if not records: raise UserError('got no records, expected one or more')
-    first = _kind(records[0])
+    first = _kind(records[0], pixels)
     for i, record in enumerate(records):
-        for key, value in _kind(record).items():
-            if value != first[key]:
-                raise UserError(f'records[{i}]: got {key} {value}, expected {first[key]} as in records[0]; '
+        for key, value in _kind(record, pixels).items():
+            if value != first.get(key):
+                raise UserError(f'records[{i}]: got {key} {value}, expected {first.get(key)} as in records[0]; '
                                 f'a batch takes records of one cache')
-    return first
+
+# %% ../nbs/20_collation.ipynb #c0117a02
+def named_features(
+    record: Mapping[str, Any],  # of either schema
+    targets: Mapping[str, Any] | None = None,  # a dataset's; None: the record's own names
+) -> dict[str, torch.Tensor]:  # by target
+    "The features of a record, under the names that its dataset has for them."
+    found = record_targets(dict(record))
+    if targets and not isinstance(record['target_features'], Mapping): return dict(zip(targets, found.values()))
+    return found
+
+def token_masks(
+    records: Sequence[dict[str, Any]],
+    poolings: Iterable[str],
+) -> dict[str, torch.Tensor]:  # by tokens (`pooled_tokens`): (records, longest), bool
+    "The positions in a student's hidden states that poolings look at."
+    looks = {pooled_tokens(pooling): pooling for pooling in poolings}
+    return {tokens: pad_right([record_mask(record, pooling) for record in records], False)
+            for tokens, pooling in looks.items()}
 
 # %% ../nbs/20_collation.ipynb #1c9b7677
 def _plain():
@@ -244,8 +281,9 @@ def _check_joinable(batch, inputs):
 # %% ../nbs/20_collation.ipynb #06789ecb
 def _append(batch, inputs):
     "See `AnchorBatch.append_to`."
+    own = batch.own_inputs()
     _check_joinable(batch, inputs)
-    own, above = batch.inputs, inputs['input_ids']
+    above = inputs['input_ids']
     width, filled = max(above.shape[1], own['input_ids'].shape[1]), dict(inputs)
     def joined(above, below, value):
         return torch.cat([_fill(above, width, value), _fill(below.to(above), width, value)])
@@ -266,27 +304,54 @@ def _each(value, change):
     return change(value) if isinstance(value, torch.Tensor) else value
 
 # %% ../nbs/20_collation.ipynb #af7bb66c
+class _OneTarget:
+    "The short names of a batch with one target."
+    entries: dict[str, dict[str, Any]]
+    features: dict[str, torch.Tensor]
+    masks: dict[str, torch.Tensor]
+
+    def only(self, name: str) -> dict[str, Any]:
+        "The entry of the only target; raises `UserError` where there are several."
+        if len(self.entries) == 1: return next(iter(self.entries.values()))
+        raise UserError(f'{name}: got a batch of {len(self.entries)} targets, {", ".join(self.entries)}, expected one; '
+                        f'use features, entries and masks, which have them by name')
+
+    @property
+    def targets(self) -> torch.Tensor: return self.features[self.only('targets')['name']]  # (batch, …), float32
+
+    @property
+    def mask(self) -> torch.Tensor: return self.masks[pooled_tokens(self.only('mask')['pooling'])]  # (batch, tokens)
+
+    @property
+    def layer(self) -> int | None: return self.only('layer')['layer']  # entry of `hidden_states`
+
+    @property
+    def pooling(self) -> str: return self.only('pooling')['pooling']
+
+# %% ../nbs/20_collation.ipynb #c0117a04
 @dataclass(repr=False)
-class AnchorBatch:
+class AnchorBatch(_OneTarget):
     "Anchors for one forward: what goes in, where to pool what comes out, and what the teacher's features were."
-    inputs: dict[str, Any]  # for `forward(**inputs)`
-    mask: torch.Tensor  # (batch, tokens), bool: positions of the student's hidden states that a feature is the mean of
-    targets: torch.Tensor  # (batch, dim), float32, the teacher's features
-    layer: int  # entry of `hidden_states`
-    pooling: str
+    inputs: dict[str, Any]  # for `forward(**inputs)`; empty where there are no pixels
+    features: dict[str, torch.Tensor]  # by target: (batch, …), float32, the teacher's
+    entries: dict[str, dict[str, Any]]  # by target: name, layer (None for a projector or a tower), pooling, shape
+    masks: dict[str, torch.Tensor]  # by tokens (`pooled_tokens`): (batch, tokens), bool, in the student's hidden states
     samples: list[Any]  # a record's `sample` (dataset, episode, step, …); None where it has none
     family: str = 'prismatic'  # a key of `FAMILIES`
     pad_token_id: int = 32_000
+    places: torch.Tensor | None = None  # (batch,), int64: which rows of a forward the anchors are; None: the last ones
+    captured: dict[str, torch.Tensor] = field(default_factory=dict)  # by point: what `capturing` kept of a forward
+    captured_with: Any = None  # a weak reference to what tells that forward's output from another one's
 
-    def __len__(self) -> int: return len(self.targets)
+    def __len__(self) -> int: return len(self.samples)
 
     def __repr__(self) -> str:
-        return (f'AnchorBatch({len(self)} records for {self.family}, {self.mask.shape[1]} tokens, layer {self.layer}, '
-                f'{self.pooling})')
+        tokens = max(mask.shape[1] for mask in self.masks.values())
+        return f'AnchorBatch({len(self)} records for {self.family}, {tokens} tokens, {", ".join(self.entries)})'
 
     def _changed(self, change):
-        return dataclasses.replace(self, inputs=_each(self.inputs, change), mask=change(self.mask),
-                                   targets=change(self.targets))
+        return dataclasses.replace(self, **{name: _each(getattr(self, name), change) for name in (
+            'inputs', 'features', 'masks', 'places')}, captured={}, captured_with=None)
 
     def to(self, device: Any, non_blocking: bool = False) -> 'AnchorBatch':
         "The batch with its tensors on a device; raises `UserError` for a dtype, which would spoil token ids."
@@ -298,21 +363,29 @@ class AnchorBatch:
         "The batch in pinned memory; a DataLoader with `pin_memory=True` calls it."
         return self._changed(lambda t: t.pin_memory())
 
-    def padded_mask(self, tokens: int) -> torch.Tensor:
-        "`mask` for hidden states of so many tokens: (batch, tokens), False on the right."
-        if tokens >= self.mask.shape[1]: return _fill(self.mask, tokens, False)
-        raise UserError(f'got hidden states of {tokens} tokens, expected {self.mask.shape[1]} or more, '
+    def padded_mask(self, tokens: int, pooling: str | None = None) -> torch.Tensor:
+        "The mask of a pooling (of the only target's) for hidden states of so many tokens: (batch, tokens)."
+        mask = self.masks[pooled_tokens(self.only('pooling')['pooling'] if pooling is None else pooling)]
+        if tokens >= mask.shape[1]: return _fill(mask, tokens, False)
+        raise UserError(f'got hidden states of {tokens} tokens, expected {mask.shape[1]} or more, '
                         f'those of text and patches')
+
+    def own_inputs(self) -> dict[str, Any]:
+        "`inputs` for a forward of the anchors' own; raises `UserError` where there are no pixels for one."
+        if self.inputs: return self.inputs
+        raise UserError('these anchors have no pixels (a cache with --pixels none, or one that is read without them), '
+                        "so there can be no forward of their own; join them to the rows of the trainer's batch, "
+                        'anchors.join')
 
     def append_to(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """An action batch's inputs with the anchors' rows under them, for one forward; both are padded to one length.
 
-        Raises `UserError` for OFT, and where the two do not fit into one batch."""
+        Raises `UserError` for OFT, for anchors without pixels, and where the two do not fit into one batch."""
         with _plain(): return _append(self, inputs)
 
     def rows(self, states: torch.Tensor) -> torch.Tensor:
-        "The anchors' rows of what a forward gave for all rows, alone or appended: (batch, …)."
-        return states[-len(self):]
+        "The anchors' rows of what a forward gave for all rows, alone, appended or joined: (batch, …)."
+        return states[-len(self):] if self.places is None else states[self.places.to(states.device)]
 
 # %% ../nbs/20_collation.ipynb #12e93016
 def _student(like, dtype, pad_token_id):
@@ -329,26 +402,35 @@ def _student(like, dtype, pad_token_id):
                         'padding is masked')
     return dataclasses.replace(like, dtype=dtype or like.dtype, pad_token_id=pad)
 
+# %% ../nbs/20_collation.ipynb #c0117a05
+def _inputs(given, family, student):
+    "What goes into the model's forward, of several records; nothing where they have no pixels."
+    if 'pixel_values' not in given[0]: return {}
+    ids, attention = zip(*(family.tokens(inputs, student) for inputs in given))
+    padded = pad_right(ids, student.pad_token_id or 0)  # (batch, longest seq)
+    with _plain(): pixels = stack_pixels([family.pixels(inputs['pixel_values']) for inputs in given], student.dtype)
+    return dict(input_ids=padded, attention_mask=pad_right(attention, False), pixel_values=pixels,
+                **family.extra(padded))
+
 def collate(
-    records: Sequence[dict[str, Any]],  # of schema 1, of one cache, of any lengths
+    records: Sequence[dict[str, Any]],  # of one cache, of either schema, of any lengths
     like: Any = None,  # a model, what `describe` says of it, or a key of `FAMILIES`; None: as the records have it
     dtype: torch.dtype | None = None,  # of the pixels (default: the model's)
     pad_token_id: int | None = None,  # default: the model's
+    targets: Mapping[str, Any] | None = None,  # a dataset's `targets`, for their names; the records' if left out
+    pixels: bool = True,  # false: features and masks alone, for rows that another forward computes
 ) -> AnchorBatch:
     """One batch of records, padded on the right, whose `inputs` go into the model's `forward(**inputs)`.
 
     Raises `UserError` for records that do not belong together, and for a model or a family that is not known."""
-    common, student = _agreed(records), _student(like, dtype, pad_token_id)
-    family, given = FAMILIES[student.family], [record['model_inputs'] for record in records]
-    ids, attention = zip(*(family.tokens(inputs, student) for inputs in given))
-    pad = student.pad_token_id or 0
-    padded = pad_right(ids, pad)  # (batch, longest seq)
-    with _plain(): pixels = stack_pixels([family.pixels(inputs['pixel_values']) for inputs in given], student.dtype)
-    inputs = dict(input_ids=padded, attention_mask=pad_right(attention, False), pixel_values=pixels,
-                  **family.extra(padded))
-    return AnchorBatch(inputs, pad_right([record_mask(record) for record in records], False),
-                       torch.stack([record['target_features'].float() for record in records]), common['layer'],
-                       common['pooling'], [record.get('sample') for record in records], family.name, pad)
+    _check_agreed(records, pixels)
+    student, found = _student(like, dtype, pad_token_id), [named_features(record, targets) for record in records]
+    with _plain(): features = {name: torch.stack([f[name].float() for f in found]) for name in found[0]}
+    entries = {n: target_entry(parse_target(n, 'target_features'), [*f.shape[1:]]) for n, f in features.items()}
+    masks = token_masks(records, [entry['pooling'] for entry in entries.values()])
+    inputs = [record['model_inputs'] for record in records]
+    return AnchorBatch(_inputs(inputs, FAMILIES[student.family], student) if pixels else {}, features, entries, masks,
+                       [record.get('sample') for record in records], student.family, student.pad_token_id or 0)
 
 # %% ../nbs/20_collation.ipynb #638ef8a6
 @contextlib.contextmanager

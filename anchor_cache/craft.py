@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .collation import collate
-from .config import UserError
+from .config import POOLINGS, UserError, one_of
 from .dataset import AnchorDataset
 from .layout import TokenLayout, derive_image_token_mask
 
@@ -35,7 +35,7 @@ def craft_anchor_collate(
     "A batch as CRaFT's trainer reads it; raises `UserError` for records that it would pool at other positions."
     if not instances: return {}
     for i, record in enumerate(instances): _check_mask(record, i)
-    inputs = collate(instances, like='prismatic', pad_token_id=SUFFIX).inputs
+    inputs = collate(instances, like='prismatic', pad_token_id=SUFFIX).own_inputs()
     if bool((inputs['input_ids'][:, -1] != SUFFIX).any()):
         for key, value in dict(input_ids=SUFFIX, attention_mask=False).items():
             old = inputs[key]  # (batch, longest seq)
@@ -44,12 +44,23 @@ def craft_anchor_collate(
                 token_features=None, meta=[r['meta'] for r in instances])
 
 # %% ../nbs/24_craft.ipynb #c8b024fd
+def _one_target(dataset: AnchorDataset, target: str | None) -> dict[str, Any]:
+    "The entry of the target that the trainer gets; raises `UserError` for one that it does not know how to pool."
+    known = {name: entry for name, entry in dataset.targets.items()
+             if entry['layer'] is not None and entry['pooling'] in POOLINGS}
+    if target is not None: one_of(target, list(dataset.targets), 'target')
+    if target is None and len(dataset.targets) == 1: target = next(iter(dataset.targets))
+    if target in known: return known[target]
+    raise UserError(f"target: got {target}, expected one that CRaFT's trainer can pool, which this cache has of: "
+                    f'{", ".join(known) or "none"}')
+
 class AnchorCacheDataset(Dataset):
     "Records of a cache as CRaFT's own reader gives them, read when they are asked for."
     def __init__(
         self,
         cache_dir: str | Path,  # of one cache
         file_pattern: str = '*.pt',  # must match every shard
+        target: str | None = None,  # of a cache with several
     ):
         self.cache_dir = Path(cache_dir)
         self.paths = sorted(self.cache_dir.glob(file_pattern))
@@ -57,13 +68,18 @@ class AnchorCacheDataset(Dataset):
             raise UserError(f'file_pattern: got {file_pattern!r}, which leaves out {missed[0].name}, expected one that '
                             f'matches every shard; for a part of a cache use torch.utils.data.Subset')
         self.anchors = AnchorDataset(self.cache_dir)
+        self.target = _one_target(self.anchors, target)
 
     def __len__(self) -> int: return len(self.anchors)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.anchors[index]
-        return dict(model_inputs=record['model_inputs'], target_features=record['target_features'],
-                    token_features=None, meta=record['meta'])
+        meta, features = record['meta'], record['target_features']
+        if isinstance(features, dict):  # of schema 2
+            features = features[self.target['name']]
+            meta = dict(layer=self.target['layer'], pooling=self.target['pooling'], dtype=str(features.dtype)[6:],
+                        teacher=meta['teacher'], split=meta['split'])
+        return dict(model_inputs=record['model_inputs'], target_features=features, token_features=None, meta=meta)
 
 # %% ../nbs/24_craft.ipynb #2cd43098
 def build_anchor_dataloader(
@@ -72,8 +88,9 @@ def build_anchor_dataloader(
     num_workers: int = 0,
     shuffle: bool = True,  # anew in each epoch, from torch's global seed
     file_pattern: str = '*.pt',  # must match every shard
+    target: str | None = None,  # of a cache with several
 ) -> DataLoader:
     "Batches of `craft_anchor_collate`, each record once in an epoch; raises `UserError` where the cache is not whole."
-    dataset = AnchorCacheDataset(cache_dir, file_pattern)
+    dataset = AnchorCacheDataset(cache_dir, file_pattern, target)
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, num_workers=num_workers,
                       collate_fn=craft_anchor_collate)

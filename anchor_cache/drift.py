@@ -7,14 +7,14 @@ __all__ = ['TaskDrift', 'Drift', 'summarise_drift', 'spread_over', 'measure_drif
 
 # %% ../nbs/23_drift.ipynb #ec04fe4e
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .collation import collate, describe
+from .collation import collate, describe, named_features
 from .config import UserError, one_of, whole
 from .dataset import AnchorDataset
 from anchor_cache.features import (
@@ -24,14 +24,15 @@ from anchor_cache.features import (
     over_ranks,
     ranks,
     record_losses,
-    student_features,
+    student_features_by_target,
+    target_weights,
 )
 
 # %% ../nbs/23_drift.ipynb #52a0cbb8
 @dataclass(frozen=True)
 class TaskDrift:
-    "The drift of one task's records."
-    task: str  # its instruction
+    "The drift of one task's records, or of one target in all records."
+    task: str  # its instruction, `all`, or the name of a target
     records: int
     loss: float  # mean
     spread: float  # standard deviation between records
@@ -40,11 +41,12 @@ class TaskDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    "The drift of a student: of all records, and of each task, the largest first."
+    "The drift of a student: of all records, of each task, the largest first, and of each target."
     kind: str  # of the loss
     eps: float | None
     total: TaskDrift
     tasks: list[TaskDrift]
+    targets: list[TaskDrift] = field(default_factory=list)  # of all records, in the cache's order
 
     @property
     def beyond(self) -> bool:
@@ -55,7 +57,7 @@ class Drift:
         loss = '1 - cosine' if self.kind == 'cosine' else self.kind
         head = f'{loss:>15}{"spread":>11}{"cosine":>11}' + (f'{"above":>8}' if self.eps is not None else '')
         rows = [f'{"records":>8}{head}  task']
-        for t in (self.total, *self.tasks):
+        for t in (self.total, *self.tasks, *(self.targets if len(self.targets) > 1 else [])):
             above = '' if t.above is None else f'{100 * t.above:>7.0f}%'
             rows.append(f'{t.records:>8,}{t.loss:>15.3g}{t.spread:>11.3g}{t.cosine:>11.7f}{above}  {t.task}')
         return '\n'.join(rows)
@@ -81,12 +83,15 @@ def summarise_drift(
     cosines: Sequence[float],  # of each record
     kind: str = 'mse',  # of the losses
     eps: float | None = None,
+    targets: Mapping[str, Any] | None = None,  # by target: losses and cosines of each record
 ) -> Drift:
-    "Losses of single records, by task."
+    "Losses of single records, by task and by target."
     places: dict[str, list[int]] = {}
     for i, task in enumerate(tasks): places.setdefault(task, []).append(i)
     rows = [_row(task, [losses[i] for i in at], [cosines[i] for i in at], eps) for task, at in places.items()]
-    return Drift(kind, eps, _row('all', losses, cosines, eps), sorted(rows, key=lambda row: (-row.loss, row.task)))
+    each = [_row(name, of_target[0], of_target[1], eps) for name, of_target in (targets or {}).items()]
+    rows = sorted(rows, key=lambda row: (-row.loss, row.task))
+    return Drift(kind, eps, _row('all', losses, cosines, eps), rows, each)
 
 # %% ../nbs/23_drift.ipynb #6c38b809
 def spread_over(
@@ -101,32 +106,46 @@ def spread_over(
     return [i * total // count for i in range(count)]
 
 # %% ../nbs/23_drift.ipynb #6c38b80a
+def _measured(got: Any, records: list[dict[str, Any]], dataset: AnchorDataset, kind: str, weights: dict[str, float]
+              ) -> torch.Tensor:
+    "Loss and 1 - cosine of each record and target: (records, targets, 2), float64."
+    if isinstance(got, torch.Tensor): got = {name: got for name in dataset.targets if len(dataset.targets) == 1}
+    if missing := [name for name in weights if name not in got]:
+        raise UserError(f'got features without {", ".join(missing)}, expected those of every target, by name')
+    stored = [named_features(record, dataset.targets) for record in records]
+    columns = [torch.stack([record_losses(got[name], torch.stack([s[name].float() for s in stored]), measure)
+                            for measure in (kind, 'cosine')], dim=1) for name in weights]  # each (records, 2)
+    return torch.stack(columns, dim=1).double()
+
 def measure_drift(
-    features: Callable[[list[dict[str, Any]]], torch.Tensor],  # records → (records, hidden_dim)
+    features: Callable[[list[dict[str, Any]]], Any],  # records → features by target, or of the only one: (records, …)
     dataset: AnchorDataset,
     kind: str = 'mse',  # a name in `LOSSES`
     eps: float | None = None,  # to count what is beyond it
     count: int | None = None,  # records, spread evenly over the cache; all if left out
     batch_size: int = 8,  # of each process
+    targets: Any = None,  # names, or weights by name, as `target_weights` takes them; all alike if left out
 ) -> Drift:
     "Drift of whatever gives features for records; the same on every rank. Raises `UserError`."
     one_of(kind, tuple(LOSSES), 'kind')
+    weights = target_weights(targets, dataset.targets)
     chosen, batch_size = spread_over(dataset, count), whole(batch_size, 'batch_size', 1)
     rank, world = ranks()
     rounds = -(-len(chosen) // (world * batch_size))  # as many forwards on each rank: under FSDP they work together
-    found = torch.zeros(len(chosen), 2, dtype=torch.float64)
+    found = torch.zeros(len(chosen), len(weights), 2, dtype=torch.float64)  # loss and 1 - cosine
     for start in range(0, rounds * batch_size, batch_size):
         places = [(start + j) * world + rank for j in range(batch_size)]
         records = [dataset[chosen[min(place, len(chosen) - 1)]] for place in places]
-        got, targets = features(records), torch.stack([r['target_features'].float() for r in records])
-        rows = [j for j, place in enumerate(places) if place < len(chosen)]
-        for column, name in enumerate((kind, 'cosine')):
-            found[[places[j] for j in rows], column] = record_losses(got, targets, name)[rows].cpu().double()
-    if world > 1: found = (over_ranks(found.to(got.device)) * world).cpu()  # each row is of one rank
-    samples = dataset.samples
-    tasks = ['unknown' if samples is None else samples[i]['instruction'] for i in chosen]
-    return summarise_drift(tasks, found[:, 0].tolist(), (1 - found[:, 1]).tolist(), kind, eps)
+        rows, measured = [j for j, place in enumerate(places) if place < len(chosen)], _measured(
+            features(records), records, dataset, kind, weights)
+        found[[places[j] for j in rows]] = measured[rows].cpu()
+    if world > 1: found = (over_ranks(found.to(measured.device)) * world).cpu()  # each row is of one rank
+    share = torch.tensor(list(weights.values()), dtype=torch.float64) / sum(weights.values())
+    columns = [(f[:, 0].tolist(), (1 - f[:, 1]).tolist()) for f in ((found * share[:, None]).sum(1), *found.unbind(1))]
+    tasks = ['unknown' if dataset.samples is None else dataset.samples[i]['instruction'] for i in chosen]
+    return summarise_drift(tasks, *columns[0], kind, eps, dict(zip(weights, columns[1:])))
 
+# %% ../nbs/23_drift.ipynb #23d00001
 def drift(
     model: torch.nn.Module,  # as it is trained: wrapped in DDP, FSDP, PEFT, or not
     dataset: str | Path | AnchorDataset,  # or the folder of a cache
@@ -138,12 +157,13 @@ def drift(
     dtype: torch.dtype | None = None,  # of the pixels; the model's if left out
     pad_token_id: int | None = None,  # the model's if left out
     like: str | None = None,  # a family by name, where the model's structure does not tell
+    targets: Any = None,  # names, or weights by name, as `target_weights` takes them; all alike if left out
     **forward_kwargs: Any,  # what the model's `forward` takes beside the inputs
 ) -> Drift:
     "How far a student is from a cache, in `eval()` and without gradients; the same on every rank. Raises `UserError`."
     place, cache = input_device(model, device), dataset
     if not isinstance(cache, AnchorDataset): cache = AnchorDataset(cache)
-    def features(records: list[dict[str, Any]]) -> torch.Tensor:
-        batch = collate(records, like=describe(model, like), dtype=dtype, pad_token_id=pad_token_id).to(place)
-        return student_features(model, batch, **forward_kwargs)
-    with evaluating(model): return measure_drift(features, cache, kind, eps, count, batch_size)
+    options = dict[str, Any](like=describe(model, like), dtype=dtype, pad_token_id=pad_token_id, targets=cache.targets)
+    def features(records: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return student_features_by_target(model, collate(records, **options).to(place), targets, **forward_kwargs)
+    with evaluating(model): return measure_drift(features, cache, kind, eps, count, batch_size, targets)
