@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'demo_command', 'teacher_command', 'data_command', 'build_command', 'status_command', 'verify_command',
-           'drift_command', 'usage', 'main']
+           'convert_command', 'merge_command', 'drift_command', 'usage', 'main']
 
 # %% ../nbs/40_cli.ipynb #b1b811c1
 import argparse
@@ -162,7 +162,7 @@ def _verify_parser(prog: str) -> Parser:
     parser = Parser({'--output_dir': 'DIR'}, prog=prog, description=about)
     _add_cache(parser)
     _add_switch(parser, 'quick', 'look at sizes and sidecars alone; damage that keeps the length is not found')
-    _add_switch(parser, 'repair', 'remove what is damaged, so that the same build command makes it again')
+    _add_switch(parser, 'repair', 'remove what is damaged, so that the command that made the cache makes it again')
     parser.add_argument('--recompute', type=to_int, metavar='K',
                         help='run K records through the teacher again, from their frames and from their own inputs')
     parser.add_argument('--recompute_seed', type=to_int, default=0, metavar='N', help='decides which (default: 0)')
@@ -214,6 +214,50 @@ def verify_command(
         return 0 if report.whole and not (found and found.faults) else 1
     return build.run_command(work, prog, lines=True)
 
+# %% ../nbs/40_cli.ipynb #40c00002
+def _add_form(parser: Parser, default: str) -> None:
+    "Flags of what a cache is made into."
+    parser.add_argument('--pixels', metavar='NAME', help=f'uint8, normalized or none (default: {default})')
+    _add_switch(parser, 'overwrite', 'replace another cache that is in DST')
+
+def convert_command(
+    argv: Sequence[str],  # words behind the command
+) -> int:  # exit status
+    "`anchor-cache convert SRC DST`: another form of a cache."
+    prog = 'anchor-cache convert'
+    about = ('Write a cache in another form: the other schema, other pixels, another dtype, fewer targets. SRC is read '
+             'and checked, and stays as it is.')
+    parser = Parser(prog=prog, description=about)
+    parser.add_argument('src', metavar='SRC', help='folder of a complete cache')
+    parser.add_argument('dst', metavar='DST', help='folder for the result')
+    parser.add_argument('--schema', type=to_int, default=2, metavar='N', help='1 or 2 (default: 2)')
+    parser.add_argument('--dtype', metavar='NAME', help='float16, bfloat16 or float32 (default: as in SRC)')
+    parser.add_argument('--targets', metavar='NAME[,NAME]', help='the targets to keep, in order (default: all)')
+    _add_form(parser, 'uint8 from schema 1 to 2, else as in SRC')
+    def work() -> None:
+        options = vars(parser.parse_args(argv))
+        from anchor_cache.convert import convert_cache
+        build.show(convert_cache(**options))
+    return build.run_command(work, prog, 'the same command goes on where this one ended', lines=True)
+
+def merge_command(
+    argv: Sequence[str],  # words behind the command
+) -> int:  # exit status
+    "`anchor-cache merge DST SRC SRC …`: one cache with the targets of several."
+    prog = 'anchor-cache merge'
+    about = ('Write one cache of schema 2 with the targets of several that have equal inputs: teacher, dataset, '
+             'samples and prompts. The caches are read and checked, and stay as they are.')
+    parser = Parser(prog=prog, description=about)
+    parser.add_argument('dst', metavar='DST', help='folder for the result')
+    parser.add_argument('srcs', metavar='SRC', nargs='+', help='folders of complete caches, two or more')
+    parser.add_argument('--shard_size', type=to_int, metavar='N', help="records in a shard (default: the first SRC's)")
+    _add_form(parser, 'the first of these that there is')
+    def work() -> None:
+        options = vars(parser.parse_args(argv))
+        from anchor_cache.merge import merge_caches
+        build.show(merge_caches(**options))
+    return build.run_command(work, prog, 'the same command goes on where this one ended', lines=True)
+
 # %% ../nbs/40_cli.ipynb #5a7c0011
 def _number(text: str) -> float:
     "A finite number as it is typed; raises `argparse.ArgumentTypeError` for anything else."
@@ -232,6 +276,8 @@ def _drift_parser(prog: str) -> Parser:
     for name in (*TEACHER_CHOICES[len(TEACHER_FLAGS):], 'teacher_dtype', 'device'):
         parser.add_argument('--' + name, metavar='NAME', help='as for build, of the student')
     parser.add_argument('--kind', default='mse', metavar='KIND', help='mse, normalized_mse or cosine (default: mse)')
+    parser.add_argument('--target', metavar='NAME[,NAME]', help='of a cache with several targets, those to measure '
+                                                                '(default: all, each with a line of its own)')
     parser.add_argument('--eps', type=_number, metavar='X', help='count the records that are beyond it')
     parser.add_argument('--count', type=to_int, metavar='N', help='records, spread over the cache (default: all)')
     parser.add_argument('--batch_size', type=to_int, default=8, metavar='N', help='records at a time (default: 8)')
@@ -247,13 +293,17 @@ def drift_command(
     def work() -> int:
         options = vars(_drift_parser(prog).parse_args(argv))
         as_json, cache = options.pop('json'), expand_home(options.pop('cache'), '--cache')
+        target = options.pop('target')
         for name in (*TEACHER_FLAGS, 'teacher_base_path', 'tokenizer_path', 'vision_backbone_path'):
             if options[name] is not None: options[name] = expand_home(options[name], '--' + name)
         if options['batch_size'] < 1: raise UserError(f'--batch_size: got {options["batch_size"]}, expected 1 or more')
         build.require_build()
         status('opening %s', cache)
+        from anchor_cache.features import LOSSES
         from anchor_cache.measure import drift_dict, measure_student
-        found = measure_student(cache, **options)
+        one_of(options['kind'], tuple(LOSSES), '--kind')
+        targets = None if target is None else [name.strip() for name in target.split(',')]
+        found = measure_student(cache, targets=targets, **options)
         build.show(json.dumps(drift_dict(found)) if as_json else found)
         return int(found.beyond)
     return build.run_command(work, prog, lines=True)
@@ -267,6 +317,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int] | None]] = {
     'status': ('say how far a cache is, and what is missing', status_command),
     'verify': ('check a cache to the last byte, recompute some of it', verify_command),
     'drift': ('measure how far a fine-tuned model is from a cache', drift_command),
+    'convert': ('write a cache in another form: less disk, other targets', convert_command),
+    'merge': ('join caches of equal inputs and different targets', merge_command),
     'inspect': ('[comes later] look into a cache', None),
     'bench': ('[comes later] measure speed', None),
 }

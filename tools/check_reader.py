@@ -23,8 +23,9 @@ from pathlib import Path
 
 from check_release import ROOT, build, make_environment, read_metadata, require, run, say, temporary_folder
 
-NEEDED = ('config', 'units', 'logs', 'files', 'schema', 'layout', 'pooling', 'shards', 'dataset', 'collation',
-          'constraint', 'drift', 'craft', 'check', 'retention')
+NEEDED = ('config', 'units', 'logs', 'files', 'schema', 'layout', 'pooling', 'transforms', 'statistics', 'shards',
+          'by_frame', 'dataset', 'collation', 'constraint', 'distribution', 'drift', 'craft', 'check', 'retention',
+          'verify', 'conformance', 'convert', 'merge')
 RUN_DEMO = 'import sys; from anchor_cache.demo import run_demo; run_demo(sys.argv[1], progress=False)'
 
 
@@ -141,7 +142,38 @@ def check_training(folder):
     require(after.total.loss < before.total.loss, f'trained, the drift went from {before.total} to {after.total}')
     other.load_state_dict(anchors.state_dict())
     require(next(other)[0]['sample'] == next(anchors)[0]['sample'], 'a resumed stream goes on elsewhere')
+    places = [[anchors.dataset.samples[n][key] for n in (3, 0)] for key in ('dataset', 'episode', 'step')]
+    joined, features = anchors.dataset.join(*places), anchors.dataset.features()
+    require(joined.records.tolist() == [3, 0], f'frames of records 3 and 0 are found as {joined.records.tolist()}')
+    require(torch.equal(*joined.features.values(), features[[3, 0]]), 'joined features are those of other records')
     say(f'trained 8 steps: drift {before.total.loss:.3g}, then {after.total.loss:.3g}; {anchors.dataset!r}')
+
+
+def check_schema_2(folder):
+    "The same cache in schema 2 with bytes for pixels: equal records, a whole cache, shards that conform."
+    import tempfile
+
+    import torch
+
+    from anchor_cache.conformance import file_violations
+    from anchor_cache.convert import convert_cache
+    from anchor_cache.dataset import AnchorDataset
+    from anchor_cache.stores import LocalStore
+    from anchor_cache.verify import look_at_cache
+    with tempfile.TemporaryDirectory() as place:
+        small = Path(place)/'small'
+        made = convert_cache(folder, small, pixels='uint8')
+        found = look_at_cache(LocalStore(small))
+        require(found.whole and not found.findings, f'converted: {found.findings[:3]}')
+        before, after = AnchorDataset(folder), AnchorDataset(small)
+        for i in range(0, len(before), 7):
+            mine, its = (dataset[i]['model_inputs']['pixel_values'] for dataset in (before, after))
+            pairs = [(mine[k], its[k]) for k in mine] if isinstance(mine, dict) else [(mine, its)]
+            require(all(torch.equal(a, b) for a, b in pairs), f'record {i}: other pixels from bytes')
+        require(torch.equal(before.features(), after.features()), 'other features in schema 2')
+        faults = file_violations(small/'hidden_anchor_shard_000000.pt')
+        require(not faults, f'a converted shard: {faults[:3]}')
+    say(f'schema 2: {made.records} records, {made.before / made.bytes:.1f} times smaller, the same pixels')
 
 
 def check_inside(path):
@@ -155,6 +187,7 @@ def check_inside(path):
     for record in shard['records'][:3]: check_record(record)
     say(f'read {len(shard["records"])} records and pooled a student over 3')
     check_training(path.parent)
+    check_schema_2(path.parent)
 
 
 def run_demo(folder):

@@ -48,6 +48,7 @@ def main():
     options = parser.parse_args()
     every = (p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
     paths = [p.resolve() for p in options.notebooks] or sorted(every)
+    os.environ['TORCH_CPP_LOG_LEVEL'] = 'ERROR'  # no warnings of DDP in the outputs
     os.environ['IN_TEST'] = '1'  # the last cell of a notebook exports nothing: another kernel may be importing
     def run(path): return execute(path, not options.check, options.flagged)
     with ThreadPoolExecutor(2) as pool: results = list(pool.map(run, paths))
