@@ -417,7 +417,7 @@ def collate(
     like: Any = None,  # a model, what `describe` says of it, or a key of `FAMILIES`; None: as the records have it
     dtype: torch.dtype | None = None,  # of the pixels (default: the model's)
     pad_token_id: int | None = None,  # default: the model's
-    targets: Mapping[str, Any] | None = None,  # a dataset's `targets`, for their names; the records' if left out
+    targets: Mapping[str, Any] | None = None,  # a dataset's `targets`: names and layers; the records' if left out
     pixels: bool = True,  # false: features and masks alone, for rows that another forward computes
 ) -> AnchorBatch:
     """One batch of records, padded on the right, whose `inputs` go into the model's `forward(**inputs)`.
@@ -427,6 +427,7 @@ def collate(
     student, found = _student(like, dtype, pad_token_id), [named_features(record, targets) for record in records]
     with _plain(): features = {name: torch.stack([f[name].float() for f in found]) for name in found[0]}
     entries = {n: target_entry(parse_target(n, 'target_features'), [*f.shape[1:]]) for n, f in features.items()}
+    for name in entries.keys() & (targets or {}): entries[name]['layer'] = (targets or {})[name]['layer']  # as given
     masks = token_masks(records, [entry['pooling'] for entry in entries.values()])
     inputs = [record['model_inputs'] for record in records]
     return AnchorBatch(_inputs(inputs, FAMILIES[student.family], student) if pixels else {}, features, entries, masks,

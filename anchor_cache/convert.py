@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from . import units
-from .caches import Cache, complete, open_cache, store_shard
+from .caches import Cache, complete, open_cache, shards_to_make, store_shard
 from .collation import stack_pixels
 from anchor_cache.config import (
     PIXELS,
@@ -344,12 +344,17 @@ def write_result(
     start, sources = time.perf_counter(), work.sources
     ends = list(accumulate(work.manifest['shards'], initial=0))
     with _about('DST'), contextlib.closing(Cache(store, work.manifest, sources[0].order, overwrite)) as cache:
-        missing = open_cache(cache)
-        for k in missing:
+        def make(k: int) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
             status('shard %d of %d', k + 1, len(cache.counts))
             shard, samples, more = make_shard(work, range(ends[k], ends[k + 1]))
             if 'statistics' in work.manifest['choices']:
                 more['statistics'] = shard_statistics(sources, work.form.targets, k)
+            return shard, samples, more
+        first = shards_to_make(cache, cache.check())[:1]
+        made = {k: make(k) for k in first}  # before anything is written: what cannot be made leaves no folder behind
+        missing = open_cache(cache)
+        for k in missing:
+            shard, samples, more = made.pop(k) if k in made else make(k)
             store_shard(cache, k, shard, samples, **more)
         said = complete(cache)
     if said is None: raise UserError(f'{store.url}: shards are missing again; the same command makes them')
