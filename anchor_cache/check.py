@@ -30,6 +30,7 @@ from anchor_cache.features import (
     target_weights,
 )
 from .schema import target_entry
+from .transforms import each_tower
 
 # %% ../nbs/25_check.ipynb #7ccf3b5b
 FLOORS = {'float32': 3e-7 / 9, 'autocast': 2e-5 / 9, 'half precision': 3e-5 / 9}  # by the mean square
@@ -56,7 +57,7 @@ def moved_pixels(
     chance = torch.Generator().manual_seed(seed)
     def move(t): return moved_by_rounding(t, chance)
     pixels = record['model_inputs']['pixel_values']
-    moved = {tower: move(t) for tower, t in pixels.items()} if isinstance(pixels, dict) else move(pixels)
+    moved = each_tower(pixels, move)
     return record | dict(model_inputs=record['model_inputs'] | dict(pixel_values=moved))
 
 # %% ../nbs/25_check.ipynb #25c00001

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'MORE_POOLINGS', 'PIXELS', 'TOKENS', 'TEACHER_FLAGS', 'TEACHER_CHOICES',
            'MINIMUM', 'MAXIMUM', 'PATHS', 'RESUME_CHECKS', 'ON_ERROR', 'RESUMES', 'UserError', 'reason', 'reading',
-           'shown', 'one_of', 'whole', 'canonical_dtype', 'check_pooling', 'pooled_tokens', 'resolve_layer', 'Target',
-           'parse_target', 'resolve_targets', 'flag', 'check_text', 'expand_home', 'dataset_name', 'check_root',
-           'check_attention', 'parse_numbers', 'format_numbers', 'BuildConfig', 'to_bool', 'to_int', 'to_int_or_text',
-           'Parser', 'add_build_flags', 'parse_build', 'open_regular', 'read_file', 'parse_json', 'read_json',
-           'demo_data']
+           'shown', 'one_of', 'whole', 'canonical_dtype', 'check_pooling', 'grid_cells', 'pooled_tokens',
+           'resolve_layer', 'Target', 'parse_target', 'resolve_targets', 'flag', 'check_text', 'expand_home',
+           'dataset_name', 'check_root', 'check_attention', 'parse_numbers', 'format_numbers', 'BuildConfig', 'to_bool',
+           'to_int', 'to_int_or_text', 'Parser', 'add_build_flags', 'parse_build', 'open_regular', 'read_file',
+           'parse_json', 'read_json', 'demo_data']
 
 # %% ../nbs/00_config.ipynb #2540ec14
 import argparse
@@ -109,13 +109,24 @@ PIXELS = ('uint8', 'normalized', 'none')
 
 _GRID = re.compile(r'grid_([1-9][0-9]{0,3})x\1')
 
+def _is_pooling(name: str) -> bool:
+    "Whether schema 2 has a pooling."
+    return name in (*POOLINGS, *MORE_POOLINGS) or _GRID.fullmatch(name) is not None
+
 def check_pooling(
     name: str,  # what the user gave
     flag: str = '--pooling',  # for the message
 ) -> str:  # `name`
     "`name` if it is a pooling of schema 2; raises `UserError` otherwise."
-    if _GRID.fullmatch(str(name)): return name
+    if _is_pooling(str(name)): return name
     return one_of(name, (*POOLINGS, *MORE_POOLINGS, 'grid_NxN such as grid_4x4'), flag)
+
+def grid_cells(
+    pooling: str,  # of schema 1 or 2
+) -> int:
+    "The cells along a side of a grid; 0 for another pooling."
+    match = _GRID.fullmatch(pooling)
+    return int(match[1]) if match else 0
 
 TOKENS = dict(mean_image_tokens='image_tokens', max_image_tokens='image_tokens', mean_masked='masked', mean_text='text',
               last_token='last_token')  # pooling → which tokens it looks at
@@ -496,10 +507,6 @@ def _check_targets(config: 'BuildConfig') -> None:
         raise UserError(f'got --statistics_dim {config.statistics_dim} without --statistics; add it, or leave both out')
     config.asked_targets()
 
-def _is_pooling(name: str) -> bool:
-    "Whether schema 2 has a pooling."
-    return name in (*POOLINGS, *MORE_POOLINGS) or _GRID.fullmatch(name) is not None
-
 # %% ../nbs/00_config.ipynb #175d7b3a
 def _checked_text(field: dataclasses.Field, value: str) -> str:
     "A text flag's value: paths without ~, the dataset without the slash that a shell's completion leaves."
@@ -591,6 +598,7 @@ def _joined(words: Iterable[str]) -> list[str]:
         else: out.append(word)
     return out
 
+# %% ../nbs/00_config.ipynb #7a10c0e2
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` whose errors are `UserError`s."
     def __init__(

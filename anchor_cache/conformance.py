@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from .config import Parser, UserError, pooled_tokens, shown
+from .config import Parser, UserError, grid_cells, pooled_tokens, shown
 from .files import check_regular, open_saved
 from .manifests import MANIFEST, STATISTICS, read_sidecar, read_signed, shard_number
-from .schema import TORCH_DTYPES, check_shard
+from .schema import TEXT_INPUTS, TORCH_DTYPES, check_shard
 from .shard_checks import merge_faults
 from .shards import record_tensors
 from .statistics import read_statistics
@@ -85,7 +85,7 @@ def _text(inputs: dict[str, Any], meta: dict[str, Any], where: str) -> Iterator[
     patches = len(mask) - len(ids)
     side = round(patches ** .5)
     for pooling in sorted(p for p in poolings if p.startswith('grid_')):
-        if side * side != patches or side < int(pooling.rpartition('x')[2]):
+        if side * side != patches or side < grid_cells(pooling):
             yield f'S14: {where}.image_token_mask: got {patches} image tokens, expected a square that fits {pooling}'
 
 def _features(record: dict[str, Any], meta: dict[str, Any], where: str) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _features(record: dict[str, Any], meta: dict[str, Any], where: str) -> Itera
     features = {name: f.float() for name, f in record['target_features'].items()}
     for name, feature in features.items():
         point, _, pooling = name.partition('.')
-        n = int(pooling.rpartition('x')[2]) if pooling.startswith('grid_') else 0
+        n = grid_cells(pooling)
         if not n and pooling != 'mean_image_tokens': continue
         mean, most = (features.get(f'{point}.{p}') for p in ('mean_image_tokens', 'max_image_tokens'))
         slack = (2 * torch.finfo(dtype).eps + 1e-4) * float(feature.abs().max())
@@ -132,15 +132,13 @@ def _are_levels(values: torch.Tensor, tower: dict[str, Any]) -> bool:
     table = ((levels - mean) / std).to(values.dtype).float()  # (3, 256)
     return all(bool(torch.isin(channel.float(), row).all()) for channel, row in zip(values, table))
 
-_TEXT = ('input_ids', 'attention_mask', 'multimodal_indices', 'image_token_mask')
-
 def _sharing(records: list[dict[str, Any]]) -> Iterator[str]:
     "S20: two values in one place, a buffer that every record was written to, say."
     places: dict[tuple[int, int, Any], str] = {}
     for i, record in enumerate(records):
         for field, t in record_tensors(record):
             if not t.is_contiguous(): continue  # its numbers lie apart, and others may lie between
-            key = (t.data_ptr(), t.nbytes, field if field in _TEXT else (i, field))
+            key = (t.data_ptr(), t.nbytes, field if field in TEXT_INPUTS else (i, field))
             places.setdefault(key, f'records[{i}].{field}')
     before, end = '', 0
     for (start, size, _), name in sorted(places.items(), key=lambda item: item[0][:2]):

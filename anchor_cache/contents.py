@@ -145,6 +145,7 @@ class Asked:
         for entry in self.entries: rules[self.column_of(entry['name'])] = self.dtype, tuple(entry.get('shape', ['dim']))
         return rules
 
+# %% ../nbs/19_contents.ipynb #19c000a1
 def asked_1(
     meta: dict[str, Any],  # of every record
     num_layers: Any = None,  # of the teacher, where somebody knows
@@ -167,7 +168,6 @@ def asked_2(
         except UserError as e: raise UserError(f'{where}: {e}') from None
     return Asked(dict(teacher=teacher, split=split), said['dtype'], said['targets'], said['pixels'],
                  said['image_transform'], 2)
-
 
 # %% ../nbs/19_contents.ipynb #4199fa95
 @dataclass
@@ -249,15 +249,6 @@ def _add_shard(found: Contents, store: LocalStore, listing: dict[str, int], k: i
     return True
 
 # %% ../nbs/19_contents.ipynb #f7b1e077
-def _completed(store: LocalStore, found: Contents, skipped: int) -> str | None:
-    "`cache_sha256` in complete.json; None if there is none. Raises `UserError` for one that is of another cache."
-    try: said = read_signed(store, COMPLETE)
-    except FileNotFoundError: return None
-    sums = dict(records=sum(found.counts), skipped=skipped, shards=len(found.counts), bytes=sum(found.sizes))
-    if any(said.get(key) != value for key, value in sums.items()):
-        raise UserError(f'{store.url}/{COMPLETE} is not what its sidecars say; anchor-cache verify tells more')
-    return str(said.get('cache_sha256'))
-
 def _in_order(transform: dict[str, Any], teacher: dict[str, Any]) -> dict[str, Any]:
     "An image transform with the towers in the teacher's order, which a manifest's sorted keys do not keep."
     try: kinds = [tower['kind'] for tower in teacher['architecture']['vision']['towers']]
@@ -275,6 +266,16 @@ def _manifest_asked(manifest: dict[str, Any], where: str) -> Asked:
         return asked_1(meta, teacher.get('num_layers'))
     said = manifest_meta(manifest)
     return asked_2(said | dict(image_transform=_in_order(said['image_transform'], teacher)), name, split, where)
+
+# %% ../nbs/19_contents.ipynb #19c000a2
+def _completed(store: LocalStore, found: Contents, skipped: int) -> str | None:
+    "`cache_sha256` in complete.json; None if there is none. Raises `UserError` for one that is of another cache."
+    try: said = read_signed(store, COMPLETE)
+    except FileNotFoundError: return None
+    sums = dict(records=sum(found.counts), skipped=skipped, shards=len(found.counts), bytes=sum(found.sizes))
+    if any(said.get(key) != value for key, value in sums.items()):
+        raise UserError(f'{store.url}/{COMPLETE} is not what its sidecars say; anchor-cache verify tells more')
+    return str(said.get('cache_sha256'))
 
 def cache_contents(
     store: LocalStore,

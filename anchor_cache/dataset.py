@@ -30,7 +30,7 @@ from .logs import log
 from .manifests import STATISTICS, cache_identity
 from .schema import TORCH_DTYPES
 from .statistics import Moments, merge_shards, read_statistics
-from .transforms import pixel_values
+from .transforms import each_tower, pixel_values
 
 if TYPE_CHECKING:
     import pandas
@@ -94,7 +94,7 @@ def _made_pixels(
 ) -> torch.Tensor | dict[str, torch.Tensor]:  # (3, size, size), or by tower
     "What the vision towers read of an image."
     with torch.device('cpu'): made = pixel_values(image[None], transform, dtype)  # (1, 3, size, size), or by tower
-    return {tower: batch[0] for tower, batch in made.items()} if isinstance(made, dict) else made[0]
+    return each_tower(made, lambda batch: batch[0])
 
 # %% ../nbs/19_dataset.ipynb #a5fae51d
 def _unpadded(

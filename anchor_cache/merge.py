@@ -28,7 +28,7 @@ from anchor_cache.convert import (
 from .logs import notice, status
 from .manifests import SELF, manifest_differences
 from .restore import by_tower, same_bits
-from .schema import TORCH_DTYPES
+from .schema import TEXT_INPUTS, TORCH_DTYPES
 from .sources import Planned, Source
 
 # %% ../nbs/29_merge.ipynb #6133b49c
@@ -69,8 +69,6 @@ def check_manifests(
                    first.url)
 
 # %% ../nbs/29_merge.ipynb #675e8701
-_TEXT = ('input_ids', 'attention_mask', 'multimodal_indices', 'image_token_mask')
-
 def _same_pixels(a: Any, b: Any, source: Source, other: Source) -> bool:
     "Whether two records have the same pixels, as far as both have some."
     forms = pixel_form(a), pixel_form(b)
@@ -87,7 +85,8 @@ def _disagreement(a: Planned, b: Planned, source: Source, other: Source) -> str:
     odd = [key for key in a.sample if a.sample[key] != b.sample.get(key)]
     if odd: return f'has the {odd[0]} {shown(b.sample.get(odd[0]))}, and not {shown(a.sample[odd[0]])}'
     mine, its = a.record['model_inputs'], b.record['model_inputs']
-    if odd := [name for name in _TEXT if not same_bits(mine[name], its[name])]: return f'has other {", ".join(odd)}'
+    odd = [name for name in sorted(TEXT_INPUTS) if not same_bits(mine[name], its[name])]
+    if odd: return f'has other {", ".join(odd)}'
     if not _same_pixels(a.record, b.record, source, other): return 'has other pixels'
     features, others = source.features(a.record), other.features(b.record)
     odd = [name for name in features if name in others and not same_bits(features[name], others[name])]

@@ -36,6 +36,7 @@ from .shards import Schema2Builder, ShardBuilder, shard_name
 from .statistics import Moments, add_samples, statistics_bytes
 from .teachers.base import Answers, Teacher
 from .teachers.prompts import fill
+from .transforms import each_tower
 
 # %% ../nbs/33_pipeline.ipynb #0372aa87
 @dataclass
@@ -221,8 +222,7 @@ class _Shard:
             features[target.name] = cast_features(rows(answers.features[target.name]), used, c.dtype, said, names)
         _check_moments(answers, names, which)
         ids, images = ([field[i] for i in which] for field in (batch.input_ids, batch.image_masks))
-        pixels = batch.pixel_values
-        kept = {k: rows(v) for k, v in pixels.items()} if isinstance(pixels, dict) else rows(pixels)
+        kept = each_tower(batch.pixel_values, rows)
         if c.schema == 1: self.builder.add(ids, images, kept, features[self.targets[0].name])
         else:
             kept = rows(batch.images) if c.pixels == 'uint8' else kept if c.pixels == 'normalized' else None
@@ -278,10 +278,9 @@ def collect_shard(
     return Collected(shard.builder.shard(), taken, skipped, found)
 
 # %% ../nbs/33_pipeline.ipynb #b3ab680b
-def _answer(plan: BuildPlan, teacher: Teacher, batch: Batch) -> tuple[Batch, Answers]:
+def _answer(plan: BuildPlan, teacher: Teacher, asked: tuple[Any, Any], batch: Batch) -> tuple[Batch, Answers]:
     "A batch with the teacher's answers; raises `UserError` where there is not enough memory for it."
-    asked = batch.pixel_values, batch.input_ids, batch.image_masks, plan.targets, plan.moments()
-    try: return batch, teacher.answers(*asked)
+    try: return batch, teacher.answers(batch.pixel_values, batch.input_ids, batch.image_masks, *asked)
     except RuntimeError as e:
         if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)): raise
         size = plan.config.batch_size
@@ -297,7 +296,7 @@ def make_answers(
     begun: deque[int],  # gets each number
 ) -> Iterator[Iterator[tuple[Batch, Answers]]]:
     "Inside: the batches of these shards with the teacher's answers, in order, decoded and computed ahead."
-    ranges, size = plan.shards(), plan.config.batch_size
+    ranges, size, asked = plan.shards(), plan.config.batch_size, (plan.targets, plan.moments())
     def work() -> Iterator[range]:
         for k in numbers:
             begun.append(k)
@@ -305,7 +304,7 @@ def make_answers(
     with (exact_math() as threads, ThreadPoolExecutor(threads) as readers,
           ThreadPoolExecutor(threads if plan.device.type == 'cpu' else 1) as teachers,
           contextlib.closing(prefetch(BatchMaker(plan, teacher), work(), readers, depth=threads)) as batches,
-          contextlib.closing(prefetch(lambda batch: _answer(plan, teacher, batch), batches, teachers,
+          contextlib.closing(prefetch(lambda batch: _answer(plan, teacher, asked, batch), batches, teachers,
                                       depth=threads)) as answered):
         yield answered
 

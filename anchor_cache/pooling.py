@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .config import TOKENS, UserError, check_pooling, pooled_tokens
+from .config import TOKENS, UserError, check_pooling, grid_cells, pooled_tokens
 from .layout import TokenLayout, expand_attention_mask
 from .schema import TORCH_DTYPES
 
@@ -96,7 +96,7 @@ def grid_side(
     num_patches: int,
 ) -> int:  # patches from left to right
     "The side of the square that the patches are; raises `UserError` where they are none, or a grid is finer."
-    side, n = math.isqrt(num_patches), int(pooling.rpartition('x')[2])
+    side, n = math.isqrt(num_patches), grid_cells(pooling)
     if side * side != num_patches:
         raise UserError(f'got {pooling} for {num_patches} image tokens, expected a square number of them')
     if n > side:
@@ -109,7 +109,7 @@ def grid_pool(
     pooling: str,  # grid_NxN
 ) -> torch.Tensor:  # (batch, 1, N, N, dim), float32, of one camera
     "Means over an N × N grid of the image; raises `UserError` where the image tokens are no square."
-    side, n = grid_side(pooling, int(mask[0].sum())), int(pooling.rpartition('x')[2])
+    side, n = grid_side(pooling, int(mask[0].sum())), grid_cells(pooling)
     tokens = hidden[mask].float().view(len(hidden), side, side, hidden.shape[-1])
     return _cells(_cells(tokens, n, 1), n, 2)[:, None]
 
@@ -138,7 +138,7 @@ def find_pooling(
 ) -> Pooling:
     "A pooling by its name; raises `UserError` for an unknown one."
     if check_pooling(name) in _REDUCE: return Pooling(name, _REDUCE[name])
-    n = int(name.rpartition('x')[2])
+    n = grid_cells(name)
     return Pooling(name, lambda hidden, mask: grid_pool(hidden, mask, name), (1, n, n))
 
 def feature_shape(

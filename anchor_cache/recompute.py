@@ -9,7 +9,7 @@ __all__ = ['COMPUTING', 'coarsest', 'allowed', 'Chosen', 'choose_records', 'reco
 # %% ../nbs/36_recompute.ipynb #1c1f27d0
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,14 @@ from .logs import status
 from .manifests import manifest_differences
 from .pipeline import Batch, BatchMaker
 from .planning import BuildPlan, resolve_device
+from .restore import by_tower
 from .schema import TORCH_DTYPES, record_targets
 from .shard_checks import entry_faults, manifest_faults, planned_samples
 from .shards import read_shard, read_sidecar, shard_name
 from .stores import Store
 from .teacher import look_at_teacher, open_teacher
 from .teachers.base import OpenTeacher, Teacher
-from .transforms import pixel_values
+from .transforms import each_tower, pixel_values
 
 # %% ../nbs/36_recompute.ipynb #8985aa22
 COMPUTING = dict(float32=1e-4, bfloat16=.05, float16=1e-2)  # share of a feature's root mean square
@@ -174,10 +175,6 @@ def _worst(found: Sequence[Compared]) -> Compared:
     return max(found, key=lambda c: (c.share != c.share, c.share))
 
 # %% ../nbs/36_recompute.ipynb #36c00003
-def _each(pixels: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    "Pixels after a change to those of each tower."
-    return {k: change(v) for k, v in pixels.items()} if isinstance(pixels, dict) else change(pixels)
-
 def from_record(
     teacher: Teacher,
     record: dict[str, Any],  # of either schema, with pixels
@@ -190,15 +187,15 @@ def from_record(
     "The features from a record's own inputs, beside the stored ones."
     inputs = record['model_inputs']
     def answer(pixels: Any) -> dict[str, torch.Tensor]:
-        batch = _each(pixels, lambda t: t[None])
+        batch = each_tower(pixels, lambda t: t[None])
         return teacher.answers(batch, [inputs['input_ids']], [inputs['image_token_mask']], targets).features
     if 'image' in inputs:  # bytes are not rounded
-        again = answer(_each(pixel_values(inputs['image'][None], image_transform), lambda t: t[0]))
+        again = answer(each_tower(pixel_values(inputs['image'][None], image_transform), lambda t: t[0]))
         moved = again
     else:
         kept = inputs['pixel_values']
-        again = answer(_each(kept, torch.Tensor.float))
-        if rounded: kept = _each(kept, lambda t: t.to(coarsest(rounded)))
+        again = answer(each_tower(kept, torch.Tensor.float))
+        if rounded: kept = each_tower(kept, lambda t: t.to(coarsest(rounded)))
         again_moved = moved_pixels(dict(model_inputs=dict(pixel_values=kept)), seed)
         moved = answer(again_moved['model_inputs']['pixel_values'])
     found = []
@@ -223,8 +220,7 @@ def _pixel_differences(batch: Batch, record: dict[str, Any], rounded: Sequence[s
         off = (batch.images[0].int() - inputs['image'].int()).abs()
         return int((off > 0).sum()), float(off.max())
     kept = inputs.get('pixel_values', {})
-    stored = kept if isinstance(kept, dict) else {'': kept}
-    images = batch.pixel_values if isinstance(batch.pixel_values, dict) else {'': batch.pixel_values}
+    stored, images = by_tower(kept), by_tower(batch.pixel_values)
     off = {tower: (images[tower][0].to(t.dtype).float() - t.float()).abs() if tower in images else t.abs()
            for tower, t in stored.items()}
     beyond = sum(int((off[tower] > 2 * _rounding(t, rounded)).sum()) for tower, t in stored.items())

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .config import DTYPES, PIXELS, POOLINGS, Target, UserError, check_pooling
+from .config import DTYPES, PIXELS, POOLINGS, Target, UserError, check_pooling, grid_cells
 
 # %% ../nbs/04_schema.ipynb #ae4ef307
 SCHEMA_VERSION = 1
@@ -245,12 +245,11 @@ def _check_target(entry, where):
     if not right or name != Target(point, pooling).name:
         return [f'{where}.name: got {_shown(name)}, expected '
                 f'{"TOWER" if layer is None else f"L{layer}"}.{pooling}']
-    grid = pooling.startswith('grid_')
+    n = grid_cells(pooling)
     whole = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
-    if not whole or len(shape) != (4 if grid else 1):
-        return [f'{where}.shape: got {_shown(shape)}, expected {"[cameras, N, N, dim]" if grid else "[dim]"}']
-    n = int(pooling.rpartition('x')[2]) if grid else 0
-    if grid and shape[1:3] != [n, n]: return [f'{where}.shape: got {shape}, expected [cameras, {n}, {n}, dim]']
+    if not whole or len(shape) != (4 if n else 1):
+        return [f'{where}.shape: got {_shown(shape)}, expected {"[cameras, N, N, dim]" if n else "[dim]"}']
+    if n and shape[1:3] != [n, n]: return [f'{where}.shape: got {shape}, expected [cameras, {n}, {n}, dim]']
     return []
 
 def check_shard_meta(

@@ -26,6 +26,7 @@ from .prismatic import PrismaticVLM, check_sizes, cut, deepest_layer, meta_model
 from .prompts import check_first_token, tokenize, tokenizer_files, tokenizer_fingerprint
 from .source import Source
 from .weights import compare_weights, load_weight, weights_fingerprint
+from ..transforms import each_tower
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #658e8efb
 def _encode(prompt: str, tokenizer: Any, vla: bool, model: PrismaticVLM) -> torch.Tensor:
@@ -62,7 +63,7 @@ class PrismaticTeacher(Teacher):
     def _moved(self, pixel_values: Any) -> Any:
         "Pixel values on the device, in the dtype that the teacher computes in."
         def move(t): return t.to(self.device, self.dtype, non_blocking=True)
-        return {k: move(v) for k, v in pixel_values.items()} if isinstance(pixel_values, dict) else move(pixel_values)
+        return each_tower(pixel_values, move)
 
     @torch.inference_mode()
     def features(self, pixel_values: Any, input_ids: list[torch.Tensor], masks: list[torch.Tensor]) -> torch.Tensor:
