@@ -20,7 +20,7 @@ import numpy as np
 
 from anchor_cache.data.datasets import find_dataset
 from anchor_cache.data.frame_index import index_frames
-from anchor_cache.data.pixels import make_decoder, make_resizer
+from anchor_cache.data.pixels import decoded, make_decoder, make_resizer, tensorflow_resizer
 from anchor_cache.data.rlds import RldsFrames
 from anchor_cache.data.sampling import sample_plan
 from anchor_cache.data.splits import split_files
@@ -95,18 +95,6 @@ def tensorflow_alone(encoded):
     for _ in tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=CORES): pass
 
 
-def tensorflow_resize():
-    "The resize that OpenVLA's loader does, by TensorFlow's operations in a graph; a function of an image."
-    tf = import_tensorflow()
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
-    def resize(image):
-        resized = tf.image.resize(image, (224, 224), method='lanczos3', antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-
-    return lambda image: resize(tf.constant(image)).numpy()
-
-
 def best_of_three(work):
     "The fewest seconds that `work` takes."
     return min(timed(work)[0] for _ in range(3))
@@ -123,12 +111,26 @@ def chosen_frames(frames, plan):
     return tuple(min(r[k] for r in rounds) for k in (0, 1))
 
 
-def resize_alone(frames, plan):
-    "Milliseconds to resize a frame in one thread, by this package and by TensorFlow."
-    decode = import_tensorflow().io.decode_image
-    pictures = [decode(frames.encoded(i), channels=3, expand_animations=False).numpy() for i in plan[:200]]
-    def each(resize): return best_of_three(lambda: [resize(p) for p in pictures]) / len(pictures) * 1000
-    return each(make_resizer(224)), each(tensorflow_resize())
+def processor_milliseconds(ours, theirs, items):
+    "Milliseconds of processor time an item takes by two functions, in turns: the medians."
+    rounds = []
+    for item in items:
+        times = []
+        for work in (ours, theirs):
+            start = time.process_time()
+            work(item)
+            times.append((time.process_time() - start) * 1000)
+        rounds.append(times)
+    return np.median(rounds, axis=0).tolist()
+
+
+def decode_and_resize_alone(frames, plan):
+    "Milliseconds to decode a frame, and to resize it, by this package and by TensorFlow."
+    def by_tensorflow(encoded): return decode(encoded, channels=3, expand_animations=False).numpy()
+    decode, encoded = import_tensorflow().io.decode_image, [frames.encoded(i) for i in plan[:200]]
+    for resize in (make_resizer(224), tensorflow_resizer(224)): resize(decoded(encoded[0]))
+    return (processor_milliseconds(decoded, by_tensorflow, encoded),
+            processor_milliseconds(make_resizer(224), tensorflow_resizer(224), [decoded(e) for e in encoded]))
 
 
 def measure(options, target):
@@ -146,7 +148,7 @@ def measure(options, target):
     opened, _ = timed(lambda: RldsFrames(root, name))
     plan = sample_plan(len(frames), min(options.samples, len(frames))).tolist()
     mine, alone = chosen_frames(frames, plan)
-    quick, slow = resize_alone(frames, plan)
+    (decode, slow_decode), (resize, slow_resize) = decode_and_resize_alone(frames, plan)
     everything, steps = timed(lambda: tfds_everything(folder))
     print(f'{CORES} cores, {gigabytes:.2f} GB, {len(frames):,} frames; '
           f'TensorFlow takes {import_seconds:.1f} s to import, which is in none of these')
@@ -155,8 +157,10 @@ def measure(options, target):
     print(f'first frame      {first:6.2f} s from a kept index')
     print(f'{len(plan):,} frames     {mine:6.2f} s, {len(plan) / mine:.0f} frames/s: '
           f'{alone / mine:.0%} of the speed of decode and resize by TensorFlow alone')
-    print(f'resize alone     {quick:6.2f} ms a frame in one thread, by TensorFlow {slow:.2f} ms: '
-          f'{slow / quick:.1f} times as long')
+    print(f'decode alone     {decode:6.2f} ms of a processor for a frame, by TensorFlow {slow_decode:.2f}: '
+          f'{slow_decode / decode:.1f} times as long')
+    print(f'resize alone     {resize:6.2f} ms, by TensorFlow {slow_resize:.2f}: '
+          f'{slow_resize / resize:.1f} times as long')
     print(f'all by TFDS      {everything:6.2f} s to read and decode all {steps:,}, without resizing: '
           f'{everything / mine:.1f} times as long as the chosen ones')
     small, one, wide = (peak(*which, 100, window) for which, window in

@@ -24,6 +24,7 @@ from .source import FrameSource, frame_name
 from .splits import parse_split, require_distinct_files, split_files, split_sizes
 from .stored import mask_encoding, step_mask, stored_as, stored_pixels
 from .tfrecord import SplitFile, check_crc
+from ..timeline import span
 
 # %% ../../nbs/data/13_rlds.ipynb #b197c73a
 def _index_options(spec: dict[str, Any], keys: DatasetKeys) -> dict[str, Any]:
@@ -176,8 +177,11 @@ class RldsFrames(_IndexedFrames):
     def image(self, i: int, size: int) -> np.ndarray:
         "Frame i as the policy's loader gives it: (size, size, 3), uint8."
         try:
-            if self.stored == 'encoded': return make_decoder(size)(self.encoded(i))
-            return make_resizer(size)(self.pixels(i))
+            if self.stored == 'encoded':
+                with span('read', 1): encoded = self.encoded(i)
+                return make_decoder(size)(encoded)
+            with span('read', 1): pixels = self.pixels(i)
+            return make_resizer(size)(pixels)
         except UserError: raise
         except Exception as e:
             frame = frame_name(self.where(i))
