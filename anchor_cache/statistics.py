@@ -20,6 +20,7 @@ import torch
 
 from .config import UserError, shown
 from .files import open_saved
+from .pooling import chosen_places
 
 # %% ../nbs/09_statistics.ipynb #982c1d47
 @dataclass(frozen=True, eq=False)
@@ -74,28 +75,35 @@ class Moments:
         raise UserError('these statistics are of no tokens at all, expected one or more')
 
 # %% ../nbs/09_statistics.ipynb #e287b9eb
+def _two_moments(tokens: torch.Tensor, full: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    "Mean (dim,) and scatter of token states, (tokens, dim), in float64, where these are."
+    x = tokens.detach().double()  # (tokens, dim)
+    mean = x.mean(dim=0) if len(x) else x.new_zeros(x.shape[1])  # (dim,)
+    x = x - mean
+    if not full: return mean, x.pow(2).sum(dim=0)  # (dim,)
+    half = (x.T @ x).triu()  # (dim, dim); a matrix product need not be symmetric in its last bits
+    return mean, half + half.triu(1).T
+
 def from_tokens(
     tokens: torch.Tensor,  # (tokens, dim), any float dtype, any device
     full: bool = True,  # with covariances, not variances alone
 ) -> Moments:
     "The moments of some token states; of none, they are zeros."
-    x = tokens.detach().double()  # (tokens, dim)
-    mean = x.mean(dim=0) if len(x) else x.new_zeros(x.shape[1])  # (dim,)
-    x = x - mean
-    if not full: return Moments(len(x), mean.cpu(), x.pow(2).sum(dim=0).cpu())
-    half = (x.T @ x).triu()  # (dim, dim); a matrix product need not be symmetric in its last bits
-    return Moments(len(x), mean.cpu(), (half + half.triu(1).T).cpu())
+    mean, scatter = _two_moments(tokens, full)
+    return Moments(len(tokens), mean.cpu(), scatter.cpu())
 
 # %% ../nbs/09_statistics.ipynb #a2660659
 def batch_moments(
     states: torch.Tensor,  # (batch, tokens, dim), any float dtype
-    mask: torch.Tensor,  # (batch, tokens), bool, the tokens that count
+    mask: torch.Tensor,  # (batch, tokens), bool, the tokens that count; on the CPU, or a GPU is waited for
     full: bool = True,  # with covariances, not variances alone
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # counts (batch,), means (batch, dim), scatters (batch, dim, …)
-    "The moments of each sample of a batch, in float64 on the CPU."
-    each = [from_tokens(rows[chosen], full) for rows, chosen in zip(states, mask.to(states.device))]
-    counts = torch.tensor([m.count for m in each], dtype=torch.float64)
-    return counts, torch.stack([m.mean for m in each]), torch.stack([m.scatter for m in each])
+    "The moments of each sample of a batch, in float64: counts on the CPU, the others on the device of the states."
+    counts, rows = mask.sum(dim=1), states.flatten(0, 1)  # (batch,), (batch · tokens, dim)
+    each = [_two_moments(rows.index_select(0, places), full)
+            for places in chosen_places(mask, states.device).split(counts.tolist())]
+    means, scatters = map(torch.stack, zip(*each))
+    return counts.double().cpu(), means, scatters
 
 # %% ../nbs/09_statistics.ipynb #7eb9e604
 def merge(

@@ -74,9 +74,15 @@ def bicubic_weights(
     return places, torch.tensor(counts, dtype=torch.int32).T.contiguous()
 
 # %% ../nbs/06_transforms.ipynb #b67b03b0
+@lru_cache(maxsize=64)
+def _weights_on(inputs: int, outputs: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    "`bicubic_weights` on a device, sent there once."
+    places, weights = bicubic_weights(inputs, outputs)
+    return places.to(device), weights.to(device)
+
 def _resize_first(image: torch.Tensor, outputs: int) -> torch.Tensor:
     "(inputs, …) uint8 → (outputs, …) uint8."
-    places, weights = bicubic_weights(image.shape[0], outputs)
+    places, weights = _weights_on(image.shape[0], outputs, image.device)
     levels = image.contiguous().int()
     total = levels.new_full((outputs, *image.shape[1:]), 1 << (_PLACES - 1))
     for place, weight in zip(places, weights):
@@ -99,8 +105,8 @@ def _letterbox(images: torch.Tensor, mean: list[float]) -> torch.Tensor:
     batch, height, width, channels = images.shape
     side = max(height, width)
     down, across = (side - height) // 2, (side - width) // 2
-    colour = torch.tensor([int(m * 255) for m in mean], dtype=torch.uint8)
-    padded = colour.expand(batch, height + 2 * down, width + 2 * across, channels).clone()
+    padded = images.new_empty(batch, height + 2 * down, width + 2 * across, channels)
+    for channel, m in enumerate(mean): padded[..., channel] = int(m * 255)
     padded[:, down:down + height, across:across + width] = images
     return padded
 
@@ -129,17 +135,36 @@ def _is_shared(shape: torch.Size, transform: Mapping[str, Any]) -> bool:
     square = shape[1:3] == (transform['size'], transform['size'])
     return transform['name'] == 'resize-naive' or square and all(t['crop'] == 1 for t in transform['towers'].values())
 
+_Three = tuple[float, float, float]
+
+def _computed(levels: torch.Tensor, mean: _Three, std: _Three, dtype: torch.dtype) -> torch.Tensor:
+    "(…, 3, height, width), uint8, on the CPU → the same in `dtype`."
+    m, s = (torch.tensor(three, dtype=torch.float32, device='cpu').view(3, 1, 1) for three in (mean, std))
+    return levels.float().div_(255).sub_(m).div_(s).to(dtype)
+
+@lru_cache(maxsize=64)
+def _table(mean: _Three, std: _Three, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    "What the CPU makes of each level of each channel, (3 · 256,), on a device, sent there once."
+    levels = torch.arange(256, dtype=torch.uint8, device='cpu').expand(3, 1, 256)
+    return _computed(levels, mean, std, dtype).flatten().to(device)
+
+def _looked_up(levels: torch.Tensor, mean: _Three, std: _Three, dtype: torch.dtype) -> torch.Tensor:
+    "`_computed` to the last bit, on any device."
+    rows = torch.arange(0, 3 * 256, 256, dtype=torch.int32, device=levels.device).view(3, 1, 1)
+    places = (levels.int() + rows).flatten()  # of `_table`
+    return _table(mean, std, dtype, levels.device).index_select(0, places).view(levels.shape)
+
 def _normalised(levels: torch.Tensor, tower: Mapping[str, Any], dtype: torch.dtype) -> torch.Tensor:
-    "(batch, 3, size, size), uint8 → the same in `dtype`."
-    mean, std = (torch.tensor(tower[key], dtype=torch.float32).view(3, 1, 1) for key in ('mean', 'std'))
-    return levels.float().div_(255).sub_(mean).div_(std).to(dtype)
+    "(batch, 3, size, size), uint8 → the same in `dtype`, with the same bits on every device."
+    make = _computed if levels.device.type == 'cpu' else _looked_up
+    return make(levels, tuple(tower['mean']), tuple(tower['std']), dtype)
 
 def pixel_values(
-    images: torch.Tensor,  # (batch, height, width, 3), uint8
+    images: torch.Tensor,  # (batch, height, width, 3), uint8, on any device
     transform: Mapping[str, Any],  # see `check_transform`, which is for those of unknown origin
     dtype: torch.dtype | None = None,  # float32 if left out
 ) -> torch.Tensor | dict[str, torch.Tensor]:  # (batch, 3, size, size); by tower where there are more than one
-    "What the vision towers read; raises `UserError` for images of another kind."
+    "What the vision towers read, on the images' device; raises `UserError` for images of another kind."
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[-1] != 3:
         raise UserError(f'images: got {tuple(images.shape)}, {str(images.dtype)[6:]}, '
                         f'expected (batch, height, width, 3), uint8')

@@ -15,9 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Target, UserError, check_pooling, pooled_tokens
 from ..layout import TokenLayout, expand_attention_mask
-from ..pooling import TOKEN_MASKS, find_pooling, needs_prefix_only
+from ..pooling import TOKEN_MASKS, find_pooling, needs_prefix_only, sent
 from ..statistics import batch_moments
 from .base import Answers
+from ..timeline import span
 
 # %% ../../nbs/teachers/06_points.ipynb #1f0653cf
 def as_read(
@@ -74,26 +75,30 @@ class Look:
         self.layers = sorted(layer for layer in layers if layer is not None)  # the hidden states among the points
         names = dict.fromkeys(tokens for at, tokens in every if _is_hidden(at))
         ids, masks = as_read(input_ids, _token_masks(names, input_ids, image_masks, layout), layout, prefix_exact)
-        self.input_ids = ids.to(device)  # (batch, seq), what the language model reads
-        self._masks = {name: mask.to(device) for name, mask in masks.items()}  # (batch, seq + num_patches)
+        self.input_ids = sent(ids, device)  # (batch, seq), what the language model reads
+        self._masks = masks  # which tokens → (batch, seq + num_patches), on the CPU
         self._features: dict[str, torch.Tensor] = {}
         self._moments: dict[str, tuple[torch.Tensor, ...]] = {}
 
     def see(self, point: str, states: torch.Tensor) -> None:
         "Pool the states of a point, (batch, tokens, dim), in each way that is asked for; nothing of them is kept."
-        if point not in self.points: return
-        states = states.float()
-        every = states.new_ones(states.shape[:2], dtype=torch.bool)  # (batch, tokens)
+        if point in self.points:
+            with span('pool', len(states)): self._pool(point, states.float())
+
+    def _pool(self, point: str, states: torch.Tensor) -> None:
+        every = torch.ones(states.shape[:2], dtype=torch.bool, device='cpu')  # (batch, tokens)
         masks = self._masks if _is_hidden(point) else {'image_tokens': every}
         for name, (at, tokens, reduce) in self._asked.items():
             if at == point: self._features[name] = reduce(states, masks[tokens])
         for name, (at, tokens, count) in self._counted.items():
             if at == point: self._moments[name] = count(states, masks[tokens])
 
-    def answers(self) -> Answers:
-        "Features and moments, on the CPU, in the order asked for; raises `UserError` where a point was never seen."
+    def found(self) -> Answers:
+        """Features and moments, on the device of the states, in the order asked for.
+
+        Raises `UserError` where a point was never seen."""
         if missing := [n for n in [*self._asked, *self._counted] if n not in self._features and n not in self._moments]:
             raise UserError(f'{", ".join(missing)}: not among the points of this model as it was loaded; load it with '
                             f'every target that is asked of it')
-        return Answers({name: self._features[name].cpu() for name in self._asked},
-                       {name: tuple(t.cpu() for t in self._moments[name]) for name in self._counted})
+        return Answers({name: self._features[name] for name in self._asked},
+                       {name: self._moments[name] for name in self._counted})

@@ -18,6 +18,7 @@ from torch import nn
 from ..config import Target, UserError, reading, reason, resolve_layer, resolve_targets
 from ..layout import TokenLayout, splice
 from .backbones import CAUSAL, PrismaticSpec, Tower, prefix_is_exact
+from ..timeline import span
 
 # %% ../../nbs/teachers/07_prismatic.ipynb #36099cc6
 VISION_DIMS = {'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'patch_size', 'reg_tokens', 'init_values'}
@@ -54,6 +55,7 @@ def vision_tower(
     _check_counts(tower, dims)
     if tower.act_layer: dims = dict(dims, act_layer=tower.act_layer)
     options: dict[str, Any] = dict(dims, pretrained=False, num_classes=0, img_size=image_size)
+    if torch.empty(0).is_meta: options['weight_init'] = 'skip'  # to draw weights that are not there takes long
     try: return timm.create_model(tower.timm_id, **options)
     except Exception as e:  # whatever timm and torch make of a number
         raise UserError(f'vision tower {tower.timm_id}: timm rejects {dims!r:.200}: {_said(e)}') from e
@@ -154,7 +156,8 @@ class PrismaticVLM(nn.Module):
     def embed(self, pixel_values: torch.Tensor | dict[str, torch.Tensor], input_ids: torch.Tensor,
               see: _See = _unseen) -> torch.Tensor:
         "What the language model reads: (batch, seq + num_patches, hidden_dim)."
-        patches = self.projector['projector'](self.patch_features(pixel_values, see))  # (batch, num_patches, dim)
+        with span('vision', len(input_ids)):
+            patches = self.projector['projector'](self.patch_features(pixel_values, see))  # (batch, num_patches, dim)
         see('projector', patches)
         text = self.llm.get_input_embeddings()(input_ids)  # (batch, seq, hidden_dim)
         return splice(text, patches, self.layout, dim=-2)
@@ -259,5 +262,6 @@ def visit(
     inputs, layers = model.embed(pixel_values, input_ids, see), model.llm.model.layers
     if 0 in wanted: see('L0', inputs)
     if not any(wanted): return
-    with _shown(layers, wanted, see): last = model.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    with _shown(layers, wanted, see), span('language', len(input_ids)):
+        last = model.llm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
     if len(layers) in wanted: see(f'L{len(layers)}', last)  # after the final norm where that is left

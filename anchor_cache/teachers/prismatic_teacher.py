@@ -6,7 +6,10 @@
 __all__ = ['PrismaticTeacher', 'check_source', 'OpenPrismatic', 'open_prismatic']
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #eb416501
-from collections.abc import Mapping, Sequence
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,20 +18,22 @@ import torch
 
 from ..config import Target, UserError, resolve_targets
 from ..layout import TokenLayout
-from ..pooling import feature_shape, mean_pool
+from ..packed import pack_linears
+from ..pooling import feature_shape, mean_pool, sent
 from ..schema import TORCH_DTYPES, target_entry
 from ..stamps import Stamps
 from .backbones import PrismaticSpec
 from .base import Answers, OpenTeacher, Teacher
-from .images import image_transform, transform_of
+from .images import transform_of
 from .points import Look, as_read
 from .prismatic import PrismaticVLM, check_sizes, cut, deepest_layer, meta_model, visit
 from .prompts import check_first_token, tokenize, tokenizer_files, tokenizer_fingerprint
 from .source import Source
-from .weights import compare_weights, load_weight, weights_fingerprint
-from ..transforms import each_tower
+from .weights import compare_weights, count_cores, load_weight, weights_fingerprint
+from ..timeline import span
+from ..transforms import each_tower, pixel_values
 
-# %% ../../nbs/teachers/08_prismatic_teacher.ipynb #658e8efb
+# %% ../../nbs/teachers/08_prismatic_teacher.ipynb #658e8ef8
 def _encode(prompt: str, tokenizer: Any, vla: bool, model: PrismaticVLM) -> torch.Tensor:
     "Token ids of a prompt, (seq,); raises `UserError` where the language model has no positions for them."
     ids = tokenize(prompt, tokenizer, vla)
@@ -38,19 +43,62 @@ def _encode(prompt: str, tokenizer: Any, vla: bool, model: PrismaticVLM) -> torc
                         f'expected {positions:,} at most together, the positions of the language model')
     return ids
 
+# %% ../../nbs/teachers/08_prismatic_teacher.ipynb #658e8ef9
+class _Copies:
+    "What goes to a device and comes back from it; on a GPU each on a stream of its own, beside the computation."
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.streams = [torch.cuda.Stream(device) for _ in range(2)] if device.type == 'cuda' else []
+
+    def used(self) -> contextlib.AbstractContextManager[Any]:
+        "Inside: this device is the thread's own; to change streams from another would wake that one too."
+        return torch.cuda.device(self.device) if self.streams else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[None]:
+        "Inside: copies to the device."
+        with torch.cuda.stream(self.streams[0]) if self.streams else contextlib.nullcontext(): yield
+
+    def arrived(self, tensors: list[torch.Tensor]) -> None:
+        "Let what is computed from now on wait for tensors that were copied `up`."
+        if not self.streams: return
+        now = torch.cuda.current_stream(self.device)
+        now.wait_stream(self.streams[0])
+        for t in tensors: t.record_stream(now)
+
+    def down(self, found: Answers) -> Callable[[], Answers]:
+        "Begin to copy answers to the CPU; what comes back waits for the end of it."
+        if not self.streams: return lambda: found
+        down, done = self.streams[1], torch.cuda.Event(blocking=True)  # a core is not kept busy with waiting
+        down.wait_stream(torch.cuda.current_stream(self.device))
+        def copied(t: torch.Tensor) -> torch.Tensor:
+            if not t.is_cuda: return t
+            t.record_stream(down)
+            return torch.empty_like(t, device='cpu', pin_memory=True).copy_(t, non_blocking=True)
+        with torch.cuda.stream(down):
+            here = Answers({name: copied(t) for name, t in found.features.items()},
+                           {name: tuple(map(copied, each)) for name, each in found.moments.items()})
+            done.record(down)
+        def wait() -> Answers:
+            done.synchronize()
+            return here
+        return wait
+
+# %% ../../nbs/teachers/08_prismatic_teacher.ipynb #658e8efb
 class PrismaticTeacher(Teacher):
     "A frozen Prismatic model that answers with pooled features of its hidden layers, its projector and its towers."
     def __init__(
         self,
         name: str,  # as given
-        model: PrismaticVLM,  # cut at the deepest layer, its weights on `device`
+        model: PrismaticVLM,  # cut at the deepest layer, its weights on one device, where it computes
         tokenizer: Any,  # of transformers
-        device: torch.device,
         vla: bool = True,  # a policy; false for a base model
     ):
-        self.name, self.model, self.tokenizer, self.device, self.vla = name, model, tokenizer, device, vla
-        self.dtype = next(model.projector.parameters()).dtype
+        self.name, self.model, self.tokenizer, self.vla = name, model, tokenizer, vla
+        weight = next(model.projector.parameters())
+        self.dtype, self.device = weight.dtype, weight.device  # with its number, since threads have GPUs of their own
         self.prompt, self.image_size, self.layout = model.spec.prompt, model.spec.vision.image_size, model.layout
+        self._transform, self._copies = transform_of(model.spec.vision, model.spec.resize), _Copies(self.device)
 
     def encode(self, prompt: str) -> torch.Tensor:
         "Token ids of a prompt: (seq,), int64; raises `UserError` for one that is too long."
@@ -58,29 +106,42 @@ class PrismaticTeacher(Teacher):
 
     def pixel_values(self, images: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         "(batch, height, width, 3) uint8 → what the towers read, float32; a dict by tower where there are two."
-        return image_transform(images, self.model.spec.vision, self.model.spec.resize)
+        return pixel_values(images, self._transform)
 
-    def _moved(self, pixel_values: Any) -> Any:
-        "Pixel values on the device, in the dtype that the teacher computes in."
-        def move(t): return t.to(self.device, self.dtype, non_blocking=True)
-        return each_tower(pixel_values, move)
+    def _moved(self, pixels: Any) -> Any:
+        "Pixel values on the device, in the dtype that the teacher computes in; images become such there."
+        if isinstance(pixels, torch.Tensor) and pixels.dtype == torch.uint8:
+            return pixel_values(sent(pixels, self.device), self._transform, self.dtype)
+        return each_tower(pixels, lambda t: sent(t, self.device).to(self.dtype))  # to another dtype there
 
     @torch.inference_mode()
     def features(self, pixel_values: Any, input_ids: list[torch.Tensor], masks: list[torch.Tensor]) -> torch.Tensor:
         "Mean of the deepest layer over each sample's mask: (batch, hidden_dim), float32, on the CPU."
         ids, found = as_read(input_ids, dict(given=masks), self.layout, self.model.prefix_exact)
-        hidden = self.model(self._moved(pixel_values), ids.to(self.device))  # (batch, seq + num_patches, hidden_dim)
-        return mean_pool(hidden, found['given'].to(self.device)).cpu()
+        hidden = self.model(self._moved(pixel_values), sent(ids, self.device))  # (batch, seq + num_patches, hidden_dim)
+        return mean_pool(hidden, found['given']).cpu()
 
-    @torch.inference_mode()
     def answers(self, pixel_values: Any, input_ids: list[torch.Tensor], image_masks: list[torch.Tensor],
                 targets: Sequence[Target], moments: Mapping[str, tuple[str, str, bool]] = {}) -> Answers:
         """Every target's features, and statistics of tokens, from one forward; see `Teacher.answers`.
 
         Raises `UserError` for a layer behind the one that it was cut at."""
-        look = Look(input_ids, image_masks, targets, moments, self.layout, self.model.prefix_exact, self.device)
-        visit(self.model, self._moved(pixel_values), look.input_ids, look.layers, look.see)
-        return look.answers()
+        return self.begin(pixel_values, input_ids, image_masks, targets, moments)()
+
+    @torch.inference_mode()
+    def begin(self, pixels: Any, input_ids: list[torch.Tensor], image_masks: list[torch.Tensor],
+              targets: Sequence[Target], moments: Mapping[str, tuple[str, str, bool]] = {}) -> Callable[[], Answers]:
+        """`answers` of pixel values, or of images (batch, height, width, 3), uint8, without waiting for a GPU.
+
+        Both on the CPU; memory that is pinned is still read until what comes back, which waits for the answers, has
+        been called. Raises `UserError` as `answers` does."""
+        with self._copies.used():
+            with self._copies.up(), span('copy', len(input_ids)):
+                look = Look(input_ids, image_masks, targets, moments, self.layout, self.model.prefix_exact, self.device)
+                moved = self._moved(pixels)
+            self._copies.arrived([look.input_ids, *(moved.values() if isinstance(moved, dict) else [moved])])
+            visit(self.model, moved, look.input_ids, look.layers, look.see)
+            return self._copies.down(look.found())
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #60e6b722
 def check_source(
@@ -104,12 +165,20 @@ def _adapter_tensors(changes):
     return {f'{name} lora_{part}': t for name, change in changes.items()
             for part, t in dict(A=change.a, B=change.b, scale=torch.tensor(change.scale)).items()}
 
+def _numbered(device):
+    "A device with its number: which GPU is meant without one is another question in each thread."
+    device = torch.device(device)
+    said = device.type != 'cuda' or device.index is not None
+    return device if said else torch.device('cuda', torch.cuda.current_device())
+
 def _read_weights(model, source, dtype, device):
     "Give a model on the meta device the weights that it needs, of a source."
     def read(name):
         change = source.changes.get(name, lambda t: t)
         return load_weight(source.weights[name], f'{source.name}: {name}', dtype, device, change)
-    model.load_state_dict({name: read(name) for name in model.state_dict()}, strict=True, assign=True)
+    names = list(model.state_dict())
+    with ThreadPoolExecutor(count_cores()) as pool:
+        model.load_state_dict(dict(zip(names, pool.map(read, names))), strict=True, assign=True)
     model.requires_grad_(False)
     llm = model.llm.model  # its rotary tables are computed, not stored
     llm.rotary_emb = type(llm.rotary_emb)(config=llm.config).to(device)
@@ -163,14 +232,18 @@ class OpenPrismatic(OpenTeacher):
                     num_patches=self.layout.num_patches,
                     weights_sha256=sums[0], tokenizer_sha256=sums[1])
 
-    def load(self, wanted: int | Sequence[Target], dtype: str = 'float32', device: Any = 'cpu') -> PrismaticTeacher:
+    def load(self, wanted: int | Sequence[Target], dtype: str = 'float32', device: Any = 'cpu',
+             packed: bool = True) -> PrismaticTeacher:
         """The frozen teacher for a hidden layer or for targets, reading only what they need, into memory of its own.
 
-        Raises `UserError` for values that are not finite, and where a file has changed since it was opened."""
+        Its linear layers are `packed` where that is quicker. Raises `UserError` for values that are not finite, and
+        where a file has changed since it was opened."""
         self._stamps.check()
-        model = cut(meta_model(self.spec), deepest_layer(wanted, self.num_layers, self.towers))
-        with self._stamps.unchanged(): _read_weights(model, self.source, TORCH_DTYPES[dtype], device)
-        return PrismaticTeacher(self.name, model, self.tokenizer, torch.device(device), self.source.vla)
+        model = copy.deepcopy(self.whole) if self.whole else meta_model(self.spec)
+        cut(model, deepest_layer(wanted, self.num_layers, self.towers))
+        with self._stamps.unchanged(): _read_weights(model, self.source, TORCH_DTYPES[dtype], _numbered(device))
+        if packed: pack_linears(model)
+        return PrismaticTeacher(self.name, model, self.tokenizer, self.source.vla)
 
 # %% ../../nbs/teachers/08_prismatic_teacher.ipynb #85c310f5
 def open_prismatic(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHT_DTYPES', 'open_checkpoint', 'open_safetensors', 'folder_files', 'folder_weights', 'check_weights', 'own_copy',
-           'compare_weights', 'weights_fingerprint', 'load_weight']
+           'compare_weights', 'count_cores', 'weights_fingerprint', 'load_weight']
 
 # %% ../../nbs/teachers/03_weights.ipynb #92f94daf
 import ctypes
@@ -277,12 +277,16 @@ def _release_pages(
 # %% ../../nbs/teachers/03_weights.ipynb #80f6f968
 _LARGE = 1e9  # bytes: more takes so long that it is said
 
+def count_cores() -> int:
+    "Cores that this process may use."
+    return len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0))
+
 def weights_fingerprint(
     weights: dict[str, torch.Tensor],
     threads: int | None = None,  # as many as this process has cores
 ) -> str:  # hex sha256
     "A hash of names, dtypes, shapes and all bytes; raises `UserError` where a file's bytes are not what it says."
-    threads = threads or len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0))
+    threads = threads or count_cores()
     total, digest = sum(t.nbytes for t in weights.values()), hashlib.sha256()
     waiting: deque[tuple] = deque()  # arguments of `finish`
     checked: set[int | None] = {None}  # storages
