@@ -28,14 +28,16 @@ from .config import Target, UserError
 from .data.augment import make_augmenter
 from .data.sampling import cut_ranges, frame_seed
 from .data.source import frame_name
+from .fitting import AHEAD, out_of_memory
 from .layout import TokenLayout, image_token_mask
 from .logs import log, status
 from .planning import BuildPlan
 from .pooling import cast_features, pool_mask
 from .shards import Schema2Builder, ShardBuilder, shard_name
 from .statistics import Moments, add_samples, statistics_bytes
-from .teachers.base import Answers, Teacher
+from .teachers.base import Answers, Teacher, begin_answers, takes_images
 from .teachers.prompts import fill
+from .timeline import span
 from .transforms import each_tower
 
 # %% ../nbs/33_pipeline.ipynb #0372aa87
@@ -44,7 +46,8 @@ class Batch:
     "Samples that are computed together: what the teacher reads."
     samples: range  # their numbers
     images: torch.Tensor  # (batch, size, size, 3), uint8, as the teacher sees them
-    pixel_values: torch.Tensor | dict[str, torch.Tensor]  # (batch, 3, size, size), float32, or by tower
+    # (batch, 3, size, size), float32, or by tower; None where records have none and the teacher takes images
+    pixel_values: torch.Tensor | dict[str, torch.Tensor] | None
     input_ids: list[torch.Tensor]  # of (seq,), int64
     image_masks: list[torch.Tensor]  # of (seq + patches,), bool
     failed: dict[int, str] = field(default_factory=dict)  # place in the batch → what is wrong with a frame, then black
@@ -53,7 +56,8 @@ class Batch:
 class BatchMaker:
     "Turns numbers of samples into batches: decode, resize, normalise, tokenise, masks. Called from several threads."
     def __init__(self, plan: BuildPlan, teacher: Teacher):
-        self.plan, self.teacher = plan, teacher
+        self.plan, self.teacher, self.pinned = plan, teacher, takes_images(teacher, plan.device)
+        self.normalised = not self.pinned or plan.config.pixels in (None, 'normalized')
         self.known: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # prompt → what `text` returns
 
     def text(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +99,8 @@ class BatchMaker:
         texts = [self.sample(i, frame, failed, at) for at, (i, frame) in enumerate(zip(samples, frames))]
         ids, image_masks = map(list, zip(*texts))
         shown = torch.from_numpy(images)
-        return Batch(samples, shown, self.teacher.pixel_values(shown), ids, image_masks, failed)
+        with span('transform', len(samples)): pixels = self.teacher.pixel_values(shown) if self.normalised else None
+        return Batch(samples, shown.pin_memory() if self.pinned else shown, pixels, ids, image_masks, failed)
 
 # %% ../nbs/33_pipeline.ipynb #fbe73d73
 def _images(plan, frames, size):
@@ -104,7 +109,9 @@ def _images(plan, frames, size):
     if not plan.config.image_aug: return images
     places = [plan.frames.where(frame) for frame in frames]
     seeds = [frame_seed(plan.config.seed, place['episode'], place['step']) for place in places]
-    return np.stack([make_augmenter()(image, seed) for image, seed in zip(images, seeds)])
+    with span('augment', len(frames)):
+        augment = make_augmenter()
+        return np.stack([augment(image, seed) for image, seed in zip(images, seeds)])
 
 # %% ../nbs/33_pipeline.ipynb #f30cde7c
 _Item = TypeVar('_Item')
@@ -222,11 +229,10 @@ class _Shard:
             features[target.name] = cast_features(rows(answers.features[target.name]), used, c.dtype, said, names)
         _check_moments(answers, names, which)
         ids, images = ([field[i] for i in which] for field in (batch.input_ids, batch.image_masks))
-        kept = each_tower(batch.pixel_values, rows)
+        kept = rows(batch.images) if c.pixels == 'uint8' else None
+        if c.pixels in (None, 'normalized'): kept = each_tower(batch.pixel_values, rows)
         if c.schema == 1: self.builder.add(ids, images, kept, features[self.targets[0].name])
-        else:
-            kept = rows(batch.images) if c.pixels == 'uint8' else kept if c.pixels == 'normalized' else None
-            self.builder.add(ids, images, kept, features, samples)
+        else: self.builder.add(ids, images, kept, features, samples)
         add_samples(self.moments, answers.moments, which)
 
     def add_what_fits(self, batch: Batch, answers: Answers) -> dict[int, str]:
@@ -265,7 +271,7 @@ def collect_shard(
     skipped: list[dict[str, Any]] = []
     while len(taken) + len(skipped) < len(samples):
         batch, answers = next(answered)
-        failed = shard.add_what_fits(batch, answers)
+        with span('collect', len(batch.samples)): failed = shard.add_what_fits(batch, answers)
         for i, n in enumerate(batch.samples):
             failures.note(why := failed.get(i), frame_name(plan.sample(n)))
             if why: skipped.append(dict(plan.sample(n), position=n - samples.start,
@@ -275,14 +281,18 @@ def collect_shard(
         advance(len(batch.samples))
     if not taken: raise UserError(f'none of the {len(samples)} samples of a shard can be used: {skipped[-1]["error"]}')
     found = statistics_bytes(shard.moments) if plan.config.statistics else None
-    return Collected(shard.builder.shard(), taken, skipped, found)
+    with span('collect'): collected = shard.builder.shard()
+    return Collected(collected, taken, skipped, found)
 
 # %% ../nbs/33_pipeline.ipynb #b3ab680b
-def _answer(plan: BuildPlan, teacher: Teacher, asked: tuple[Any, Any], batch: Batch) -> tuple[Batch, Answers]:
-    "A batch with the teacher's answers; raises `UserError` where there is not enough memory for it."
-    try: return batch, teacher.answers(batch.pixel_values, batch.input_ids, batch.image_masks, *asked)
+_Begun = tuple[Batch, Callable[[], Answers]]
+
+def _begin(plan: BuildPlan, teacher: Teacher, asked: tuple[Any, Any], batch: Batch) -> _Begun:
+    "A batch and what waits for the teacher's answers; raises `UserError` where there is not enough memory for it."
+    pixels = None if takes_images(teacher, plan.device) else batch.pixel_values
+    try: return batch, begin_answers(teacher, batch.images, pixels, batch.input_ids, batch.image_masks, *asked)
     except RuntimeError as e:
-        if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)): raise
+        if not out_of_memory(e): raise
         size = plan.config.batch_size
         remedy = f'use --batch_size {size // 2} (a smaller batch gives other last bits, so the cache begins anew)'
         raise UserError(f'not enough memory on {plan.device} for a batch of {size} in {plan.teacher_dtype}; '
@@ -297,16 +307,18 @@ def make_answers(
 ) -> Iterator[Iterator[tuple[Batch, Answers]]]:
     "Inside: the batches of these shards with the teacher's answers, in order, decoded and computed ahead."
     ranges, size, asked = plan.shards(), plan.config.batch_size, (plan.targets, plan.moments())
+    on_cpu = plan.device.type == 'cpu'
     def work() -> Iterator[range]:
         for k in numbers:
             begun.append(k)
             yield from cut_ranges(ranges[k].start, ranges[k].stop, size)
-    with (exact_math() as threads, ThreadPoolExecutor(threads) as readers,
-          ThreadPoolExecutor(threads if plan.device.type == 'cpu' else 1) as teachers,
+    with (exact_math() as threads,
+          ThreadPoolExecutor(threads, 'read', initializer=torch.get_num_threads) as readers,  # heeds `exact_math` there
+          ThreadPoolExecutor(threads if on_cpu else 1, 'teacher', initializer=torch.get_num_threads) as teachers,
           contextlib.closing(prefetch(BatchMaker(plan, teacher), work(), readers, depth=threads)) as batches,
-          contextlib.closing(prefetch(lambda batch: _answer(plan, teacher, asked, batch), batches, teachers,
-                                      depth=threads)) as answered):
-        yield answered
+          contextlib.closing(prefetch(lambda batch: _begin(plan, teacher, asked, batch), batches, teachers,
+                                      depth=threads if on_cpu else AHEAD)) as begun_batches):
+        yield ((batch, wait()) for batch, wait in begun_batches)
 
 # %% ../nbs/33_pipeline.ipynb #23a00005
 @contextlib.contextmanager
@@ -331,7 +343,8 @@ def make_shards(
     def watch(samples: int) -> None:
         if pending.done(): pending.result()
         advance(samples)
-    with (ThreadPoolExecutor(1) as writer, make_answers(plan, teacher, numbers, begun) as answered, _stopping()):
+    with (ThreadPoolExecutor(1, 'write') as writer,
+          make_answers(plan, teacher, numbers, begun) as answered, _stopping()):
         for first in answered:
             number = begun.popleft()
             found = collect_shard(plan, itertools.chain([first], answered), ranges[number], failures, watch)

@@ -85,7 +85,9 @@ class Worker(_Loaded):
     def begin(self) -> dict[int, int]:  # number of a shard → its records
         "Shards that are to be made; the cache is open and the teacher loaded where there are any. Raises `UserError`."
         from anchor_cache.caches import SAME, SHORTER, forget, shards_to_make
+        from anchor_cache.fitting import fit_batch_size
         from anchor_cache.runs import check_space, kept_damaged
+        self.plan = fit_batch_size(self.plan, lambda: self.teacher)
         with contextlib.closing(self.plan.cache()) as cache:
             state = cache.check()
             damaged = kept_damaged(self.plan, cache) if state in (SAME, SHORTER) else []
@@ -105,8 +107,10 @@ class Worker(_Loaded):
     def finish(self) -> 'Summary':
         "Mark the cache as complete, and say what it holds; raises `UserError` where shards are missing after all."
         from anchor_cache.caches import shards_to_make
+        from anchor_cache.planning import continued
         from anchor_cache.runs import run_build
         self.opened.close()
+        if self.plan.trial: self.plan = continued(self.plan)  # another worker may have begun it
         with contextlib.closing(self.plan.cache()) as cache:
             left = sorted(set(shards_to_make(cache, cache.check())) & set(self.plan.wanted()))
         if left:

@@ -35,7 +35,7 @@ from .shard_checks import entry_faults, manifest_faults, planned_samples
 from .shards import read_shard, read_sidecar, shard_name
 from .stores import Store
 from .teacher import look_at_teacher, open_teacher
-from .teachers.base import OpenTeacher, Teacher
+from .teachers.base import OpenTeacher, Teacher, begin_answers
 from .transforms import each_tower, pixel_values
 
 # %% ../nbs/36_recompute.ipynb #8985aa22
@@ -220,7 +220,7 @@ def _pixel_differences(batch: Batch, record: dict[str, Any], rounded: Sequence[s
         off = (batch.images[0].int() - inputs['image'].int()).abs()
         return int((off > 0).sum()), float(off.max())
     kept = inputs.get('pixel_values', {})
-    stored, images = by_tower(kept), by_tower(batch.pixel_values)
+    stored, images = by_tower(kept), by_tower({} if batch.pixel_values is None else batch.pixel_values)
     off = {tower: (images[tower][0].to(t.dtype).float() - t.float()).abs() if tower in images else t.abs()
            for tower, t in stored.items()}
     beyond = sum(int((off[tower] > 2 * _rounding(t, rounded)).sum()) for tower, t in stored.items())
@@ -242,7 +242,8 @@ def from_frame(
                if not torch.equal(inputs[name], tensor)]
     rounded = rounded_to(plan.manifest)
     beyond, largest = _pixel_differences(batch, record, rounded)
-    again = maker.teacher.answers(batch.pixel_values, batch.input_ids, batch.image_masks, plan.targets).features
+    again = begin_answers(maker.teacher, batch.images, batch.pixel_values, batch.input_ids, batch.image_masks,
+                          plan.targets)().features
     found = [compare_features(stored, again[target.name][0], allowed(stored, plan.teacher_dtype, rounded), target.name)
              for target, stored in zip(plan.targets, record_targets(record).values(), strict=True)]
     return FromFrame(**vars(_worst(found)), pixels=beyond, largest_pixel=largest, faults=faults)

@@ -34,7 +34,6 @@ from anchor_cache.caches import (
     damaged_shards,
     forget,
     missing_shards,
-    open_cache,
     owned_files,
     shards_to_make,
     store_shard,
@@ -43,6 +42,7 @@ from .claims import Claims
 from .config import RESUMES, UserError, format_numbers
 from .data.mixtures import MixtureFrames
 from .files import open_log
+from .fitting import fit_batch_size, open_fitted
 from .logs import capture_logs, log, notice, status
 from .pipeline import Collected, Failures, Progress, make_answers, make_shards
 from .planning import BuildPlan
@@ -51,6 +51,7 @@ from .shards import shard_name
 from .stores import LocalStore
 from .teachers.base import Teacher
 from .teachers.prompts import fill
+from .timeline import span
 from .units import count
 
 # %% ../nbs/34_runs.ipynb #4f9313c4
@@ -233,8 +234,9 @@ class _Shards:
         "Store a shard and give its claim back."
         more: dict[str, Any] = dict(skipped=found.skipped) if found.skipped else {}
         if found.statistics is not None: more['statistics'] = found.statistics
-        if store_shard(self.cache, number, found.shard, found.samples, self.plan.stamps.check, **more):
-            self.made += len(found.samples)
+        with span('write', len(found.samples)):
+            stored = store_shard(self.cache, number, found.shard, found.samples, self.plan.stamps.check, **more)
+        if stored: self.made += len(found.samples)
         self.claims.release(number)
 
 # %% ../nbs/34_runs.ipynb #24000015
@@ -255,7 +257,7 @@ class Run(_Shards):
     def make(self, first: int, teacher: Teacher) -> None:
         "Make a shard, and what else can be claimed."
         plan = self.plan
-        status('decoding the first frame, which starts TensorFlow')
+        status('decoding the first frame')  # which starts TensorFlow where that is needed
         plan.frames.images([int(plan.order[plan.shards()[first].start])], teacher.image_size)  # in this thread
         status('computing the first batch')
         self.progress = self.progress or Progress(sum(self.cache.counts[k] for k in self.begun), self.shown)
@@ -286,7 +288,7 @@ def _summary(plan: BuildPlan, cache: Cache, start: float, run: Run | None, said:
 def _load(plan: BuildPlan) -> Teacher:
     "The teacher, from files that are still those that were hashed."
     status("loading the teacher's weights, in %s on %s", plan.teacher_dtype, plan.device)
-    loaded = plan.teacher.load(plan.targets, plan.teacher_dtype, plan.device)
+    with span('weights'): loaded = plan.teacher.load(plan.targets, plan.teacher_dtype, plan.device)
     plan.stamps.check()
     return loaded
 
@@ -299,8 +301,8 @@ def open_run(
     shown: bool = False,  # a bar on stderr
 ) -> Iterator[Run]:
     "Inside: the cache of a plan is open to this process, and what is logged is appended to its build.log."
-    with contextlib.closing(cache or plan.cache()) as cache:
-        open_cache(cache)
+    plan, cache = open_fitted(plan, cache or plan.cache())
+    with contextlib.closing(cache):
         for number in damaged_shards(cache, among=damaged): forget(cache, number)  # unless it was mended meanwhile
         named, begun = plan.manifest['teacher'].get('name'), cache.manifest['teacher'].get('name')
         plan = replace(plan, manifest=cache.manifest)
@@ -317,6 +319,7 @@ def run_build(
 ) -> Summary:
     "Make what is still missing of a planned cache; raises `UserError`. A shard that is there and whole is kept."
     start, load = time.perf_counter(), functools.cache(lambda: _load(plan))
+    plan = fit_batch_size(plan, load)
     cache = plan.cache()
     state = cache.check()
     there = state in (SAME, SHORTER)
@@ -373,15 +376,21 @@ class DryRun:
             f'memory:  about {units.size(self.memory)} at most{gpu}'])
 
 # %% ../nbs/34_runs.ipynb #24000023
+def _counted(done: list[tuple[int, float]], start: float, together: int) -> tuple[int, float]:
+    "Samples and seconds of batches that are done together, without the first ones where there are as many again."
+    whole = len(done) // together * together
+    kept, since = (done[together:whole], done[together - 1][1]) if whole > together else (done, start)
+    return sum(n for n, _ in kept), kept[-1][1] - since
+
 def _measure(plan: BuildPlan, teacher: Teacher, number: int) -> tuple[int, float]:
-    "How many samples of a shard were computed in how many seconds; the first batch counts where there is no other."
+    "How many samples of a shard were computed in how many seconds."
+    together = torch.get_num_threads() if plan.device.type == 'cpu' else 1  # batches that are computed side by side
     done, start = [], time.perf_counter()
     with make_answers(plan, teacher, [number], deque()) as answered:
         for batch, _ in answered:
             done.append((len(batch.samples), time.perf_counter()))
             if done[-1][1] - done[0][1] > _MEASURED: break
-    if len(done) == 1: return done[0][0], done[0][1] - start
-    return sum(n for n, _ in done[1:]), done[-1][1] - done[0][1]
+    return _counted(done, start, together)
 
 def dry_run(
     plan: BuildPlan,
@@ -391,7 +400,8 @@ def dry_run(
     state, wanted = cache.check(), set(plan.wanted())
     missing = [k for k in shards_to_make(cache, state) if k in wanted]
     teacher = _load(plan)
-    plan.frames.images([int(plan.order[0])], teacher.image_size)  # starts TensorFlow
+    plan = fit_batch_size(plan, lambda: teacher)
+    plan.frames.images([int(plan.order[0])], teacher.image_size)  # starts TensorFlow where that is needed
     loading = time.perf_counter() - start
     status('computing a few batches')
     samples, seconds = _measure(plan, teacher, missing[0] if missing else 0)
