@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'demo_command', 'teacher_command', 'data_command', 'build_command', 'status_command', 'verify_command',
-           'convert_command', 'merge_command', 'drift_command', 'usage', 'main']
+           'convert_command', 'merge_command', 'drift_command', 'bench_command', 'usage', 'main']
 
 # %% ../nbs/40_cli.ipynb #b1b811c1
 import argparse
@@ -13,16 +13,22 @@ import json
 import math
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, build
 from anchor_cache.config import (
+    BUILT_IN,
     TEACHER_CHOICES,
     TEACHER_FLAGS,
+    BuildConfig,
     Parser,
     UserError,
+    add_build_flags,
     dataset_name,
+    demo_data,
     expand_home,
     one_of,
     shown,
@@ -74,8 +80,10 @@ def teacher_command(
             if options[name] is not None: options[name] = expand_home(options[name], flag)
         build.require_build()
         status('opening %s', options['path'])
-        from anchor_cache.teacher_info import describe_teacher
-        build.show(describe_teacher(**options))
+        with build.without_collection():
+            from anchor_cache.teacher_info import describe_teacher
+            described = describe_teacher(**options)
+        build.show(described)
     return build.run_command(work, prog)
 
 # %% ../nbs/40_cli.ipynb #e77bc390
@@ -308,6 +316,59 @@ def drift_command(
         return int(found.beyond)
     return build.run_command(work, prog, lines=True)
 
+# %% ../nbs/40_cli.ipynb #be0c0002
+_NO_BENCH = ('output_dir', 'overwrite', 'dry_run', 'resume_check', 'on_error', 'shards', 'worker_index', 'num_workers',
+             'ignore_disk', 'mixed_hardware')  # flags of a build that a measurement has no use for
+
+def _bench_parser(prog: str) -> Parser:
+    "What `anchor-cache bench` takes."
+    about = ('Measure a build stage by stage, beside the plain way (the whole model, TFDS, one thing after the other) '
+             'and the limit of this machine. Everything is made in a temporary folder (TMPDIR) and removed. Without a '
+             'teacher, one of middle size with random weights is made; without data_root_dir, the frames of the demo '
+             'are taken. Exit status 1: the two ways have made other features.')
+    parser = Parser(prog=prog, description=about)
+    parser.add_argument('--baseline', nargs='?', const=True, default=True, type=to_bool, metavar='true|false',
+                        help='run the plain way too (default: true)')
+    _add_switch(parser, 'json', 'print one JSON object, always with the same keys')
+    parser.add_argument('--trace', metavar='FILE', help='write when each stage ran, for chrome://tracing or '
+                                                        'ui.perfetto.dev')
+    parser.add_argument('--figure', metavar='FILE', help='draw a timeline and bars: .png, .svg or .pdf')
+    add_build_flags(parser, _NO_BENCH, dict(num_samples=200, data_root_dir=None))
+    return parser
+
+# %% ../nbs/40_cli.ipynb #be0c0003
+def _bench_config(options: dict[str, Any]) -> BuildConfig:
+    "What is built: with the built-in teacher where none is named, on the frames of the demo where no folder is."
+    if all(options[name] is None for name in TEACHER_FLAGS): options['teacher_checkpoint'] = BUILT_IN
+    if options['data_root_dir'] is None: options['data_root_dir'] = str(demo_data('rlds'))
+    return BuildConfig(**options)
+
+def bench_command(
+    argv: Sequence[str],  # words behind the command
+) -> int:  # exit status
+    "`anchor-cache bench`: a build measured, beside the plain way."
+    prog = 'anchor-cache bench'
+    def work() -> int:
+        options = vars(_bench_parser(prog).parse_args(argv))
+        as_json, baseline = options.pop('json'), options.pop('baseline')
+        files = {name: Path(expand_home(path, '--' + name))
+                 for name in ('trace', 'figure') if (path := options.pop(name)) is not None}
+        for name, path in files.items():
+            if not path.parent.is_dir(): raise UserError(f'--{name}: {path.parent} is not a folder')
+            if name == 'figure' and path.suffix not in ('.png', '.svg', '.pdf'):
+                raise UserError(f'--figure: got {path.name}, expected a name that ends in .png, .svg or .pdf')
+        config = _bench_config(options)
+        build.require_build()
+        status('starting: PyTorch and the libraries of the teacher')
+        from anchor_cache.bench import bench_text, run_bench, save_figure, save_trace
+        with tempfile.TemporaryDirectory(prefix='anchor_cache_bench_') as folder:
+            found = run_bench(config, Path(folder), baseline)
+        build.show(json.dumps(found.numbers) if as_json else bench_text(found.numbers))
+        if 'trace' in files: save_trace(found, files['trace'])
+        if 'figure' in files: save_figure(found, files['figure'])
+        return found.status
+    return build.run_command(work, prog, lines=True)
+
 # %% ../nbs/40_cli.ipynb #0666e23f
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int] | None]] = {
     'demo': ('build a small cache with a random teacher, nothing else needed: start here', demo_command),
@@ -320,7 +381,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int] | None]] = {
     'convert': ('write a cache in another form: less disk, other targets', convert_command),
     'merge': ('join caches of equal inputs and different targets', merge_command),
     'inspect': ('[comes later] look into a cache', None),
-    'bench': ('[comes later] measure speed', None),
+    'bench': ('measure a build, stage by stage, beside the plain way', bench_command),
 }
 
 # %% ../nbs/40_cli.ipynb #fd6e2827

@@ -103,7 +103,7 @@ def run_demo(
     def say(*lines: str) -> None: show('\n\n'.join([*lines, '']))
     say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
     choices = _demo_choices(folder, write_random_run(folder/'teacher'))
-    say('2. A build. PyTorch and TensorFlow take a while to load. From a shell it is', _command_line(choices))
+    say('2. A build. PyTorch takes a while to load. From a shell it is', _command_line(choices))
     say(str(_built(folder, choices, progress)))
     say('3. What is in the cache', _contents(folder/'cache'))
     say('4. A shard opens in Python with torch alone', quick_check(shard_path(folder/'cache', 0)))
