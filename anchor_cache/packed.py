@@ -74,12 +74,20 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim: trim(0)
 
+def _is_feed_forward(parent: Any) -> bool:
+    "Whether a module is two packed layers of float32 with an exact GELU between them, and nothing else."
+    first, act, second = (getattr(parent, name, None) for name in ('fc1', 'act', 'fc2'))
+    if not isinstance(first, PackedLinear) or not isinstance(second, PackedLinear): return False
+    exact = isinstance(act, nn.GELU) and act.approximate == 'none'
+    return exact and first.packed.dtype == torch.float32 and first.out_features == second.in_features
+
 def pack_linears(
     model: nn.Module,  # frozen; changed in place
 ) -> nn.Module:  # the same
     "A model whose linear layers are packed where `can_pack` allows it."
     packed = 0  # bytes, since memory was last given back
-    for parent in list(model.modules()):
+    parents: list[Any] = list(model.modules())
+    for parent in parents:
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear and can_pack(layer.weight.dtype, layer.weight.device):
                 setattr(parent, name, PackedLinear(layer.weight, layer.bias))
@@ -87,10 +95,7 @@ def pack_linears(
         if packed > _TRIMMED:
             packed = 0
             _give_back()
-        first, act = getattr(parent, 'fc1', None), getattr(parent, 'act', None)
-        exact = isinstance(act, nn.GELU) and act.approximate == 'none'
-        if isinstance(first, PackedLinear) and exact and first.packed.dtype == torch.float32:
-            first.gelu, parent.act = True, nn.Identity()
+        if _is_feed_forward(parent): parent.fc1.gelu, parent.act = True, nn.Identity()
     _give_back()
     return model
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import UserError
-from .timeline import Span, Timeline, recording, span
+from .timeline import Timeline, recording, span
 
 # %% ../nbs/38_recorded.ipynb #fbbbe1cd
 START_UP = ('imports', 'index', 'teacher', 'hash', 'weights', 'tensorflow')
@@ -121,11 +121,10 @@ class Recorded:
     @property
     def busy(self) -> float:
         "The fraction of the time after start-up in which the teacher was busy, the mean of its threads."
-        start, threads = self.begun + self.start_up, dict[str, list[Span]]()
-        for one in self.timeline.of(TEACHER): threads.setdefault(one.thread, []).append(one)
-        if not threads or start >= self.ended: return 0.
-        return statistics.mean(self.timeline.open(spans, start, self.ended) for spans in threads.values()) / (
-            self.ended - start)
+        spans, start = self.timeline.of(TEACHER), self.begun + self.start_up
+        if not spans or start >= self.ended: return 0.
+        threads = [[s for s in spans if s.thread == thread] for thread in dict.fromkeys(s.thread for s in spans)]
+        return statistics.mean(Timeline(spans=mine).busy(TEACHER, start, self.ended) for mine in threads)
 
 # %% ../nbs/38_recorded.ipynb #873fc1fe
 def run_recorded(

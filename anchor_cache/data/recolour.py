@@ -45,7 +45,7 @@ def uniform(
 _LARGEST = 2**15  # pixels in a block
 _kept = threading.local()
 
-class _Room:
+class _Arrays:
     "Planes that one thread computes frames of one size in."
     def __init__(self, height: int, width: int):
         pixels = height * width
@@ -60,10 +60,10 @@ class _Room:
         self.bytes = tuple(np.empty((6, self.block), np.int8))
         self.bools = tuple(plane.view(bool) for plane in self.bytes)
 
-def _room(height: int, width: int) -> _Room:
+def _arrays(height: int, width: int) -> _Arrays:
     "This thread's planes for frames of a size."
-    if getattr(_kept, 'room', None) is None or _kept.room.size != (height, width): _kept.room = _Room(height, width)
-    return _kept.room
+    if getattr(_kept, 'work', None) is None or _kept.work.size != (height, width): _kept.work = _Arrays(height, width)
+    return _kept.work
 
 def _number(value: float, dtype: type = np.float32) -> np.ndarray: return np.array(value, dtype)  # quicker than scalars
 
@@ -87,15 +87,15 @@ def _between(plane, first, weight, out, other) -> None:
     np.multiply(other, weight, other)
     np.add(out, other, out)
 
-def _crop(image: np.ndarray, top: np.float32, left: np.float32, side: np.float32, room: _Room) -> None:
-    "Fill a room's image with a square window of an image, (height, width, 3), uint8, from 0 to 1."
-    height, width = room.size
-    turned = [plane.reshape(width, height) for plane in room.planes]
-    upright = [plane.reshape(height, width) for plane in room.planes]
+def _crop(image: np.ndarray, top: np.float32, left: np.float32, side: np.float32, work: _Arrays) -> None:
+    "Fill the arrays' image with a square window of an image, (height, width, 3), uint8, from 0 to 1."
+    height, width = work.size
+    turned = [plane.reshape(width, height) for plane in work.planes]
+    upright = [plane.reshape(height, width) for plane in work.planes]
     columns, across, inside_x = _places(left, side, width)
     rows, down, inside_y = _places(top, side, height)
     turned[3][:], upright[4][:] = across[:, None], down[:, None]
-    for channel, out in enumerate(room.image.reshape(3, height, width)):
+    for channel, out in enumerate(work.image.reshape(3, height, width)):
         turned[0][:] = image[:, :, channel].T
         np.multiply(turned[0], _SCALE, turned[0])
         _between(turned[0], columns, turned[3], turned[1], turned[2])  # (width, height)
@@ -115,25 +115,25 @@ def _mean(image: np.ndarray, folded: np.ndarray) -> np.ndarray:  # (3, 1)
         pixels, left = folded, left - half
     return pixels[:, :1] * (np.float32(1) / np.float32(image.shape[1]))
 
-def _brighten(delta: np.float32, room: _Room) -> None:
-    "Change the brightness of a room's image, and take each channel's mean."
-    np.add(room.image, delta, room.image)
-    np.clip(room.image, _ZERO, _ONE, room.image)
-    room.mean[:] = _mean(room.image, room.planes[:3])
+def _brighten(delta: np.float32, work: _Arrays) -> None:
+    "Change the brightness of the arrays' image, and take each channel's mean."
+    np.add(work.image, delta, work.image)
+    np.clip(work.image, _ZERO, _ONE, work.image)
+    work.mean[:] = _mean(work.image, work.planes[:3])
 
-def _contrast(start: int, factor: np.float32, room: _Room) -> None:
-    "Fill a room's colours with a block of its image, of another contrast."
-    colours = room.colours
-    np.subtract(room.image[:, start:start + room.block], room.mean, colours)
+def _contrast(start: int, factor: np.float32, work: _Arrays) -> None:
+    "Fill the arrays' colours with a block of its image, of another contrast."
+    colours = work.colours
+    np.subtract(work.image[:, start:start + work.block], work.mean, colours)
     np.multiply(colours, factor, colours)
-    np.add(colours, room.mean, colours)
-    if factor > 1 or room.mean.max() > 1: np.clip(colours, _ZERO, _ONE, colours)
+    np.add(colours, work.mean, colours)
+    if factor > 1 or work.mean.max() > 1: np.clip(colours, _ZERO, _ONE, colours)
 
 # %% ../../nbs/data/04_recolour.ipynb #99155686
-def _hue(red, green, blue, room: _Room) -> None:
-    "Hue from 0 to 6 of a block, into the room's fourth plane, which has highest − lowest; the second: middle − lowest."
-    (rg, rb, gb, thirds, *_), (third, double), hue = room.bytes, room.doubles, room.floats[3]
-    for (one, other), below in zip(((red, green), (red, blue), (green, blue)), room.bools): np.less(one, other, below)
+def _hue(red, green, blue, work: _Arrays) -> None:
+    "Hue from 0 to 6 of a block, into the fourth plane, which has highest − lowest; the second: middle − lowest."
+    (rg, rb, gb, thirds, *_), (third, double), hue = work.bytes, work.doubles, work.floats[3]
+    for (one, other), below in zip(((red, green), (red, blue), (green, blue)), work.bools): np.less(one, other, below)
     np.bitwise_and(rg, rb, thirds)  # thirds = 3 (rg and rb) + 3 gb + rg − 5 rb
     np.add(thirds, gb, thirds)
     np.multiply(thirds, _THREE, thirds)
@@ -142,7 +142,7 @@ def _hue(red, green, blue, room: _Room) -> None:
     np.subtract(thirds, rb, thirds)
     np.multiply(hue, _SIX, hue)
     np.divide(_ONE, hue, hue)
-    np.multiply(hue, room.floats[1], hue)
+    np.multiply(hue, work.floats[1], hue)
     third[:], double[:] = thirds, hue
     np.multiply(third, _THIRD, third)
     np.subtract(third, double, third)
@@ -154,9 +154,9 @@ _THREE, _FIVE, _EVEN, _INT_ONE = (_number(value, np.int8) for value in (3, 5, -2
 _THIRD = _number(2 / 6, np.float64)
 
 # %% ../../nbs/data/04_recolour.ipynb #9b92e399
-def _saturate(factor: np.float32, room: _Room) -> None:
-    "The room's first three planes become lowest, middle and highest of its colours, sectors[0] their order."
-    (red, green, blue), (low, mid, high, spread, chroma, one) = room.colours, room.floats
+def _saturate(factor: np.float32, work: _Arrays) -> None:
+    "The arrays' first three planes become lowest, middle and highest of its colours, sectors[0] their order."
+    (red, green, blue), (low, mid, high, spread, chroma, one) = work.colours, work.floats
     np.minimum(red, green, out=low); np.maximum(red, green, out=high)
     np.minimum(high, blue, out=mid); np.maximum(low, mid, out=mid)
     np.minimum(low, blue, out=low); np.maximum(high, blue, out=high)
@@ -168,8 +168,8 @@ def _saturate(factor: np.float32, room: _Room) -> None:
     np.clip(chroma, _ZERO, _ONE, chroma)
     np.multiply(chroma, high, chroma)
     np.subtract(high, chroma, low)
-    _hue(red, green, blue, room)
-    hue, sector, odd = spread, room.sectors[0], room.bytes[0]
+    _hue(red, green, blue, work)
+    hue, sector, odd = spread, work.sectors[0], work.bytes[0]
     sector[:] = hue
     if sector.max() > 5: chroma[sector > 5] = 0  # a hue that rounds to a whole turn becomes gray
     np.bitwise_or(sector, _INT_ONE, odd)
@@ -183,10 +183,10 @@ def _saturate(factor: np.float32, room: _Room) -> None:
 _WHOLE = _SIX.view(np.uint32)  # a turn
 _NONE, _STEP, _BELOW = (_number(value, np.uint32) for value in (0, 1, int(_WHOLE) - 1))
 
-def _shift_hue(delta: np.float32, room: _Room) -> None:
-    "Turn a block's colours by a hue: the room's second plane and sectors[0] change."
-    low, mid, high, spread, hue, one = room.floats
-    sector, odd, bits = room.sectors[0], room.bytes[0], hue.view(np.uint32)
+def _shift_hue(delta: np.float32, work: _Arrays) -> None:
+    "Turn a block's colours by a hue: the arrays' second plane and sectors[0] change."
+    low, mid, high, spread, hue, one = work.floats
+    sector, odd, bits = work.sectors[0], work.bytes[0], hue.view(np.uint32)
     np.subtract(high, low, spread)
     np.clip(spread, _TINY, _ONE, spread)
     np.subtract(mid, low, hue)
@@ -216,21 +216,21 @@ _PLACES = ((0, 5, 1, 4), (1, 2, 0, 3), (3, 4, 2, 5))  # in which two a channel i
 def _write(
     start: int,
     out: np.ndarray,  # (pixels, 3), uint8
-    room: _Room,
+    work: _Arrays,
 ) -> None:
-    "The pixels of a block, whose colours are in the room's first three planes and sectors[0]."
-    low, mid, high, highest, middle, _ = room.bytes
-    for byte, plane in zip((low, mid, high), room.floats):
+    "The pixels of a block, whose colours are in the arrays' first three planes and sectors[0]."
+    low, mid, high, highest, middle, _ = work.bytes
+    for byte, plane in zip((low, mid, high), work.floats):
         np.multiply(plane, _UP, plane)
         byte.view(np.uint8)[:] = plane
     np.bitwise_xor(low, mid, mid); np.bitwise_xor(low, high, high)
-    sector = room.sectors[0].copy()
-    np.equal(sector, _SECTORS, room.sectors.view(bool)); np.negative(room.sectors, room.sectors)  # 0 or all bits
+    sector = work.sectors[0].copy()
+    np.equal(sector, _SECTORS, work.sectors.view(bool)); np.negative(work.sectors, work.sectors)  # 0 or all bits
     for channel, (a, b, c, d) in enumerate(_PLACES):
-        np.bitwise_or(room.sectors[a], room.sectors[b], highest); np.bitwise_and(highest, high, highest)
-        np.bitwise_or(room.sectors[c], room.sectors[d], middle); np.bitwise_and(middle, mid, middle)
+        np.bitwise_or(work.sectors[a], work.sectors[b], highest); np.bitwise_and(highest, high, highest)
+        np.bitwise_or(work.sectors[c], work.sectors[d], middle); np.bitwise_and(middle, mid, middle)
         np.bitwise_xor(highest, middle, highest); np.bitwise_xor(highest, low, highest)
-        out[start:start + room.block, channel] = highest.view(np.uint8)
+        out[start:start + work.block, channel] = highest.view(np.uint8)
 
 # %% ../../nbs/data/04_recolour.ipynb #e262762f
 def crop_and_recolour(
@@ -247,15 +247,15 @@ def crop_and_recolour(
     `crop_and_resize`, `adjust_brightness`, `adjust_contrast`, `adjust_saturation` and `adjust_hue`, each clipped to 0
     to 1. Called from several threads; the image has at least two rows and columns."""
     height, width, _ = image.shape
-    room, out = _room(height, width), np.empty((height * width, 3), np.uint8)
-    last = len(out) - room.block
+    work, out = _arrays(height, width), np.empty((height * width, 3), np.uint8)
+    last = len(out) - work.block
     with np.errstate(all='ignore'):
-        _crop(image, top, left, side, room)
-        _brighten(brightness, room)
-        for start in range(0, len(out), room.block):
+        _crop(image, top, left, side, work)
+        _brighten(brightness, work)
+        for start in range(0, len(out), work.block):
             start = min(start, last)  # the last block may overlap the one before
-            _contrast(start, contrast, room)
-            _saturate(saturation, room)
-            _shift_hue(hue, room)
-            _write(start, out, room)
+            _contrast(start, contrast, work)
+            _saturate(saturation, work)
+            _shift_hue(hue, work)
+            _write(start, out, work)
     return out.reshape(height, width, 3)
