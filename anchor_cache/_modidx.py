@@ -1318,6 +1318,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'anchor_cache.packed._give_back': ('packed.html#_give_back', 'anchor_cache/packed.py'),
                                      'anchor_cache.packed._is_feed_forward': ('packed.html#_is_feed_forward', 'anchor_cache/packed.py'),
                                      'anchor_cache.packed._pack': ('packed.html#_pack', 'anchor_cache/packed.py'),
+                                     'anchor_cache.packed._pack_children': ('packed.html#_pack_children', 'anchor_cache/packed.py'),
                                      'anchor_cache.packed.can_pack': ('packed.html#can_pack', 'anchor_cache/packed.py'),
                                      'anchor_cache.packed.model_bytes': ('packed.html#model_bytes', 'anchor_cache/packed.py'),
                                      'anchor_cache.packed.pack_linears': ('packed.html#pack_linears', 'anchor_cache/packed.py')},

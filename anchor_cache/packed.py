@@ -74,6 +74,15 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim: trim(0)
 
+def _pack_children(parent: nn.Module) -> int:
+    "Pack the linear layers of a module; bytes of their weights."
+    packed = 0
+    for name, layer in list(parent.named_children()):
+        if type(layer) is nn.Linear and can_pack(layer.weight.dtype, layer.weight.device):
+            setattr(parent, name, PackedLinear(layer.weight, layer.bias))
+            packed += layer.weight.nbytes
+    return packed
+
 def _is_feed_forward(parent: Any) -> bool:
     "Whether a module is two packed layers of float32 with an exact GELU between them, and nothing else."
     first, act, second = (getattr(parent, name, None) for name in ('fc1', 'act', 'fc2'))
@@ -86,16 +95,13 @@ def pack_linears(
 ) -> nn.Module:  # the same
     "A model whose linear layers are packed where `can_pack` allows it."
     packed = 0  # bytes, since memory was last given back
-    parents: list[Any] = list(model.modules())
+    parents: list[Any] = [m for m in model.modules() if type(m) is not nn.Linear]  # which would keep its weight
     for parent in parents:
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Linear and can_pack(layer.weight.dtype, layer.weight.device):
-                setattr(parent, name, PackedLinear(layer.weight, layer.bias))
-                packed += layer.weight.nbytes
+        packed += _pack_children(parent)
+        if _is_feed_forward(parent): parent.fc1.gelu, parent.act = True, nn.Identity()
         if packed > _TRIMMED:
             packed = 0
             _give_back()
-        if _is_feed_forward(parent): parent.fc1.gelu, parent.act = True, nn.Identity()
     _give_back()
     return model
 
