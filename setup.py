@@ -35,7 +35,7 @@ setup(
     ],
     python_requires='>=' + cfg['min_python'],
     packages=find_packages(include=[lib, lib + '.*']),
-    package_data={lib: ['py.typed', 'demo_data/**']},
+    package_data={lib: ['py.typed', 'demo_data/**', 'report_files/*']},
     install_requires=shlex.split(cfg['requirements']),
     extras_require=extras,
     entry_points={
