@@ -20,7 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from .build import run_command, show
-from .config import TEACHER_CHOICES, BuildConfig, Target, UserError, parse_build
+from .command_line import parse_build
+from .config import TEACHER_CHOICES, BuildConfig, Target, UserError
 from .data.datasets import choose_keys, find_dataset, read_features
 from .data.tf import import_tensorflow
 from .layout import expand_attention_mask, image_token_mask

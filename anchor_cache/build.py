@@ -27,8 +27,11 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .config import RESUMES, BuildConfig, UserError, parse_build
-from .logs import capture_logs, log, status
+from .command_line import build_parser, parse_build
+from .config import RESUMES, BuildConfig, UserError
+from .config_files import beside_file, check_names
+from .logs import Console, capture_logs, log, status, verbosity
+from .terminal import styled
 from .timeline import span
 from .units import escape_controls
 
@@ -83,9 +86,12 @@ def _end_quickly() -> None:
 def build_cache(
     config: BuildConfig | None = None,  # all choices; or leave it out and name them
     progress: bool = True,  # a bar on stderr
+    config_path: str | os.PathLike | None = None,  # a YAML file of choices, which those that are named win over
     **choices: Any,  # fields of `BuildConfig`
 ) -> 'Summary | DryRun':  # records, shards, bytes, seconds, …; with dry_run, what a build would take
     "Build a cache, or resume one that is there; raises `UserError` for whatever is wrong with the choices."
+    check_names(choices)
+    if config_path is not None: choices = beside_file(config_path, choices)
     config = config or BuildConfig(**choices)
     require_build()
     status('starting: PyTorch and the libraries of the teacher')
@@ -97,7 +103,9 @@ def build_cache(
     return dry_run(plan) if config.dry_run else run_build(plan, progress)
 
 # %% ../nbs/35_build.ipynb #a5c00040
-class Screen(logging.Handler):
+_LABELS = dict(error='red', ERROR='red', WARNING='yellow')
+
+class Screen(Console):
     "Shows what the package logs on stderr: warnings and notices as lines, what is being done as a status line."
     def __init__(
         self,
@@ -111,10 +119,13 @@ class Screen(logging.Handler):
         self.waiting: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        shown = getattr(record, 'shown', None)
-        if shown == 'status': self.status(record.getMessage())
-        elif record.levelno >= logging.WARNING: self.line(f'{record.levelname}: {record.getMessage()}')
-        elif shown == 'notice': self.line(record.getMessage())
+        text, shown = record.getMessage(), getattr(record, 'shown', None)
+        if self.verbosity > 0: self.line(text, record.levelname, time.strftime('%H:%M:%S '))
+        elif record.levelno >= logging.ERROR: self.line(text, record.levelname)
+        elif self.verbosity < 0: return
+        elif shown == 'status': self.status(text)
+        elif record.levelno >= logging.WARNING: self.line(text, record.levelname)
+        elif shown == 'notice': self.line(text)
 
     def clear(self) -> None:
         "Remove the status line."
@@ -122,10 +133,11 @@ class Screen(logging.Handler):
         self.waiting = None
         if self.terminal: print('\r' + ' ' * (self._columns() - 1), end='\r', file=self.out, flush=True)
 
-    def line(self, text: str) -> None:
-        "Print a line that stays."
+    def line(self, text: str, label: str = '', when: str = '') -> None:
+        "Print a line that stays, with a time and a label before it, such as WARNING."
         self.clear()
-        print(f'{self.prog}: {escape_controls(" ".join(text.split()))}', file=self.out, flush=True)
+        if label: label = styled(f'{label}:', _LABELS.get(label, 'dim'), self.out) + ' '
+        print(f'{self.prog}: {when}{label}{escape_controls(" ".join(text.split()))}', file=self.out, flush=True)
 
     def status(self, text: str) -> None:
         "Say what is being done from now on."
@@ -153,11 +165,14 @@ class Screen(logging.Handler):
 # %% ../nbs/35_build.ipynb #a5c00042
 def show(
     text: object,  # what a command prints
+    title: bool = False,  # whether its first line is a heading, bold on a terminal
+    escaped: bool = False,  # whether it is styled, and what may not steer a terminal is escaped already
 ) -> None:
     "Print on stdout, in place of the status line."
     for handler in log.handlers:
         if isinstance(handler, Screen): handler.clear()
-    print(escape_controls(str(text)), flush=True)
+    first, *rest = (str(text) if escaped else escape_controls(str(text))).split('\n')
+    print('\n'.join([styled(first, 'bold') if title else first, *rest]), flush=True)
 
 # %% ../nbs/35_build.ipynb #a5c00045
 _ASCII = str.maketrans({'×': 'x', '…': '...', '·': '-', '–': '-', '—': '-', '“': '"', '”': '"', '’': "'"})
@@ -244,16 +259,16 @@ def run_command(
     "Run `work` and turn what a user can mend into one line on stderr; what the package logs for a user goes there too."
     screen = Screen(prog, lines)
     _end_quickly()
-    def say(status: int, text: str) -> int:
-        with contextlib.suppress(OSError): screen.line(text)
-        _tell_torchrun(f'{prog}: {" ".join(text.split())}')
+    def say(status: int, text: str, label: str = '') -> int:
+        with contextlib.suppress(OSError): screen.line(text, label)
+        _tell_torchrun(f'{prog}: {label}{": " * bool(label)}{" ".join(text.split())}')
         return status
     try:
         with stoppable(prog), _printable(), capture_logs(screen):
             try: ended = work()
             finally:
                 if sys.stdout: sys.stdout.flush()
-    except UserError as e: return say(2, f'error: {e}')
+    except UserError as e: return say(2, str(e), 'error')
     except KeyboardInterrupt as e:
         number = getattr(e, 'number', signal.SIGINT)
         how = 'interrupted' if number == signal.SIGINT else f'stopped by {e}'
@@ -261,7 +276,7 @@ def run_command(
     except OSError as e:
         if isinstance(e, BrokenPipeError) and _reader_gone(): return 128 + signal.SIGPIPE
         full = e.errno in (errno.ENOSPC, errno.EDQUOT)
-        return say(1, f'error: {e}' + f'; free some space, then {resumes}' * bool(full and resumes))
+        return say(1, f'{e}' + f'; free some space, then {resumes}' * bool(full and resumes), 'error')
     return ended if type(ended) is int else 0
 
 # %% ../nbs/35_build.ipynb #e70b40a5
@@ -276,8 +291,12 @@ def main(
     prog: str = 'build_anchor_hidden_cache',  # name of the command
 ) -> int:  # exit status
     "The console script: parse, build, print the summary."
+    if '_ARGCOMPLETE' in os.environ:
+        from anchor_cache.completion import complete
+        complete({'': ('', build_parser(prog))})
     def work() -> int:
-        result = build_cache(parse_build(argv, prog))
+        config = parse_build(argv, prog)
+        result = build_cache(config, verbosity() >= 0)
         show(result)
         return result.status
     return run_command(work, prog + _among_others(), RESUMES, lines=True)

@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'DTYPE_ALIASES', 'POOLINGS', 'MORE_POOLINGS', 'PIXELS', 'TOKENS', 'TEACHER_FLAGS', 'BUILT_IN',
-           'TEACHER_CHOICES', 'MINIMUM', 'MAXIMUM', 'PATHS', 'RESUME_CHECKS', 'ON_ERROR', 'RESUMES', 'UserError',
-           'reason', 'reading', 'shown', 'one_of', 'whole', 'canonical_dtype', 'check_pooling', 'grid_cells',
-           'pooled_tokens', 'resolve_layer', 'Target', 'parse_target', 'resolve_targets', 'flag', 'check_text',
-           'expand_home', 'dataset_name', 'check_root', 'check_attention', 'parse_numbers', 'format_numbers',
-           'BuildConfig', 'to_bool', 'to_int', 'to_int_or_text', 'Parser', 'add_build_flags', 'parse_build',
-           'open_regular', 'read_file', 'parse_json', 'read_json', 'demo_data']
+           'TEACHER_CHOICES', 'MINIMUM', 'MAXIMUM', 'SEVERAL', 'PATHS', 'RESUMES', 'RESUME_CHECKS', 'ON_ERROR',
+           'GROUPS', 'UserError', 'reason', 'reading', 'shown', 'nearest', 'one_of', 'whole', 'canonical_dtype',
+           'check_pooling', 'grid_cells', 'pooled_tokens', 'resolve_layer', 'Target', 'parse_target', 'resolve_targets',
+           'flag', 'expected_of', 'fits', 'typed', 'check_text', 'expand_home', 'dataset_name', 'check_root',
+           'check_attention', 'parse_numbers', 'format_numbers', 'BuildConfig', 'open_regular', 'read_file',
+           'parse_json', 'read_json', 'demo_data']
 
 # %% ../nbs/00_config.ipynb #2540ec14
-import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -21,14 +20,12 @@ import operator
 import os
 import re
 import reprlib
-import shutil
 import stat
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 # %% ../nbs/00_config.ipynb #bc1390c8
 class UserError(ValueError):
@@ -67,6 +64,14 @@ def shown(
     return f'a number of {value.bit_length()} bits' if large else _SHORT.repr(value)
 
 # %% ../nbs/00_config.ipynb #b7294ecf
+def nearest(
+    given: Any,  # by the user
+    known: Iterable[str],  # the names that exist
+    cutoff: float = .6,  # how much they must have in common
+) -> str:
+    "The known name that is nearest to what was given; empty where none is near."
+    return next(iter(difflib.get_close_matches(str(given)[:100], [*known], n=1, cutoff=cutoff)), '')
+
 def one_of(
     value: str,  # what the user gave
     known: Sequence[str],  # the names that exist
@@ -74,8 +79,8 @@ def one_of(
 ) -> str:  # `value`
     "`value` if it is known; raises `UserError` with the nearest known name otherwise."
     if value in known: return value
-    near = difflib.get_close_matches(str(value)[:100], known, n=1, cutoff=.8)
-    hint = f'. Did you mean {near[0]}?' if near else ''
+    near = nearest(value, known, .8)
+    hint = f'. Did you mean {near}?' if near else ''
     raise UserError(f'{flag}: got {shown(value)}, expected one of {", ".join(known)}{hint}')
 
 # %% ../nbs/00_config.ipynb #a5c00032
@@ -190,8 +195,9 @@ def resolve_targets(
         layer = target.layer
         if layer is not None: target = Target(f'L{resolve_layer(layer, num_layers)}', target.pooling)
         elif target.point not in ('projector', *towers):
+            near = nearest(target.point, ['projector', *towers])
             raise UserError(f'--targets: got {target.name}, expected one of L0 to L{num_layers} (L-1 is the last), '
-                            f'projector, {", ".join(towers)}')
+                            f'projector, {", ".join(towers)}{f"; did you mean {near}?" if near else ""}')
         elif pooled_tokens(target.pooling) != 'image_tokens':
             raise UserError(f'--targets: got {target.name}, but there are only image tokens at {target.point}; '
                             'expected mean_image_tokens, max_image_tokens or grid_NxN')
@@ -365,12 +371,37 @@ MAXIMUM |= dict(seed=2**64 - 1)  # the generator counts modulo 2**64: a larger o
 _KIND = {int: 'a whole number', bool: 'true or false', str: 'text'}
 _ALSO = dict(num_samples=' or the word all', hidden_layer=', or several as in -2,-8,16', batch_size=' or the word auto')
 
-def _check_type(field: dataclasses.Field, value: Any) -> None:
-    "A flag's value has the type its field names; True is not a whole number here."
-    if value is None and field.default is None: return
+SEVERAL = 'hidden_layer', 'pooling', 'targets'  # which take a list too
+
+def expected_of(
+    field: dataclasses.Field,  # of `BuildConfig`
+) -> str:
+    "What a flag takes, in words."
+    return _KIND[field.metadata['type']] + _ALSO.get(field.name, '')
+
+def fits(
+    field: dataclasses.Field,  # of `BuildConfig`
+    value: Any,  # what the user gave
+) -> bool:
+    "Whether a value has the type that its field names; True is not a whole number here."
+    if value is None and field.default is None: return True
     kind, also = field.metadata['type'], field.metadata['also']
-    if type(value) is kind or also and type(value) is str and re.fullmatch(also, value): return
-    raise UserError(f'--{field.name}: got {shown(value)}, expected {_KIND[kind]}{_ALSO.get(field.name, "")}')
+    return type(value) is kind or bool(also) and type(value) is str and re.fullmatch(also, value) is not None
+
+def typed(
+    field: dataclasses.Field,  # of `BuildConfig`
+    value: Any,  # as Python or YAML has it
+) -> Any:
+    "A value as a command line has it: a path as text, a list such as [-2, -8] as '-2,-8'."
+    if isinstance(value, os.PathLike) and field.metadata['type'] is str: return os.fspath(value)
+    several = field.name in SEVERAL and isinstance(value, (list, tuple)) and value
+    if not several or not all(type(v) in (int, str) for v in value): return value
+    return value[0] if len(value) == 1 else ','.join(map(str, value))
+
+def _check_type(field: dataclasses.Field, value: Any) -> None:
+    "Raise `UserError` for a value of another type than its field names."
+    if not fits(field, value):
+        raise UserError(f'--{field.name}: got {shown(value)}, expected {expected_of(field)}')
 
 # %% ../nbs/00_config.ipynb #a5c00005
 PATHS = ('FILE', 'FOLDER', 'PATH')  # metavars of what is a path
@@ -463,6 +494,7 @@ def format_numbers(
     return ','.join(f'{a}' if a == b else f'{a}-{b}' for a, b in parts)
 
 # %% ../nbs/00_config.ipynb #a5c000a3
+RESUMES = 'the same command resumes, building only the missing shards'  # said wherever a build ends early
 RESUME_CHECKS, ON_ERROR = ('sha256', 'size'), ('stop', 'skip')
 
 def _check_run(config: '_RunFlags') -> None:
@@ -521,8 +553,9 @@ def _check_choices(config: 'BuildConfig') -> None:
     "Check the values of `config` and put paths, dataset and dtypes in their one form; raises `UserError`."
     _check_teacher(config)
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        value = typed(field, getattr(config, field.name))
         _check_type(field, value)
+        object.__setattr__(config, field.name, value)
         if type(value) is str: object.__setattr__(config, field.name, _checked_text(field, value))
     for name, most in MAXIMUM.items():
         value, least = getattr(config, name), MINIMUM.get(name, -most)
@@ -555,146 +588,8 @@ class BuildConfig(_RunFlags, _OutputFlags, _FeatureFlags, _FrameFlags, _DataFlag
         layers = map(int, str(self.hidden_layer).split(','))
         return [Target(f'L{layer}', pooling) for layer in layers for pooling in poolings]
 
-_GROUPS = dict(teacher=_TeacherFlags, data=_DataFlags, frames=_FrameFlags, features=_FeatureFlags, output=_OutputFlags,
+GROUPS = dict(teacher=_TeacherFlags, data=_DataFlags, frames=_FrameFlags, features=_FeatureFlags, output=_OutputFlags,
                run=_RunFlags)
-
-# %% ../nbs/00_config.ipynb #234e382d
-def to_bool(
-    text: str,  # 'true' or 'false', in upper or lower case
-) -> bool:  # its value
-    "The value of a boolean flag as it is typed; raises `argparse.ArgumentTypeError` for anything else."
-    if text.lower() in ('true', 'false'): return text.lower() == 'true'
-    raise argparse.ArgumentTypeError(f'got {shown(text)}, expected {_KIND[bool]}')
-
-def to_int(
-    text: str,  # digits, with a sign or without
-) -> int:  # its value
-    "The value of a number flag as it is typed; raises `argparse.ArgumentTypeError` for anything else."
-    try: return int(text)
-    except ValueError:  # also for thousands of digits
-        raise argparse.ArgumentTypeError(f'got {shown(text)}, expected {_KIND[int]}') from None
-
-def to_int_or_text(
-    text: str,  # digits, or what a flag takes beside a number
-) -> int | str:
-    "The value of a flag that takes a number or a word, as it is typed."
-    try: return int(text)
-    except ValueError: return ''.join(text.split())
-
-# %% ../nbs/00_config.ipynb #97311859
-class _HelpFormatter(argparse.HelpFormatter):
-    "Help as wide as the terminal, but at most 100 columns; 100 columns where there is no terminal."
-    def __init__(self, prog: str):
-        columns = shutil.get_terminal_size((100, 24)).columns
-        super().__init__(prog, max_help_position=26, width=min(100, columns) - 2)
-
-def _missing(action: argparse.Action) -> str:
-    "What a flag expects, for one that was given without it."
-    return _KIND[int] if action.type in (to_int, to_int_or_text) else str(action.metavar)
-
-# %% ../nbs/00_config.ipynb #7a10c0e1
-def _joined(words: Iterable[str]) -> list[str]:
-    "Words of a command line, with a list that begins with a minus sign, as -2,-8, joined to the flag before it."
-    out: list[str] = []
-    for word in words:
-        behind_flag = bool(out) and out[-1].startswith('--') and '=' not in out[-1]
-        if behind_flag and re.fullmatch(r'-[0-9]+(,-?[0-9]+)+', word): out[-1] += f'={word}'
-        else: out.append(word)
-    return out
-
-# %% ../nbs/00_config.ipynb #7a10c0e2
-class Parser(argparse.ArgumentParser):
-    "An `ArgumentParser` whose errors are `UserError`s."
-    def __init__(
-        self,
-        bare: Mapping[str, str] | None = None,  # flag of a build → argument that stands here without a flag
-        formatter_class: Any = _HelpFormatter,
-        **kwargs: Any,  # as `ArgumentParser` takes them
-    ):
-        super().__init__(allow_abbrev=False, formatter_class=formatter_class, **kwargs)
-        self.bare = bare or {}
-
-    def error(self, message: str) -> NoReturn:
-        "Raise `UserError`, in the words of this package where argparse has its own."
-        flag, _, words = message.removeprefix('argument ').partition(': ')
-        if words == 'expected one argument':
-            words = f'got nothing, expected {_missing(self._option_string_actions[flag])}'
-        elif flag == 'the following arguments are required':
-            flag, words = f'got no {" and no ".join(words.split(", "))}; --help lists what is expected', ''
-        elif match := re.fullmatch('ignored explicit argument (.*)', words, re.S):
-            words = f'got {match[1][:80]}, expected no value'
-        raise UserError(f'{flag}: {words}' if words else flag)
-
-    def _unknown(self, word: str) -> str:
-        "What is wrong with a word that is no argument of this command, and what may have been meant."
-        flag = word.split('=')[0]
-        if flag in self.bare: return f'got {flag}, expected {self.bare[flag]} without a flag before it'
-        if not word.startswith('-'):
-            glob = '; it exists: if a pattern of the shell such as * gave several, name one' * os.path.lexists(word)
-            return f'got {shown(word)}, one argument too many{glob or "; --help lists what there is"}'
-        near = difflib.get_close_matches(flag[:100], self._option_string_actions, n=1)
-        hint = f'did you mean {near[0]}?' if near else '--help lists what there is'
-        return f'got {shown(word)}, which is not a flag of this command; {hint}'
-
-    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
-        "Parse `args`; an unknown one is an error that names the nearest flag."
-        words = _joined(sys.argv[1:] if args is None else args)
-        for word in words:
-            if word.split('=')[0] in self.bare: raise UserError(self._unknown(word))
-        for word, after in zip(words, words[1:]):
-            if word.endswith(',') and not after.startswith('--'):
-                raise UserError(f'got {shown(word)} {shown(after)}, expected {shown(word + after)}, without a space')
-        options, unknown = self.parse_known_args(words, namespace)
-        if unknown: raise UserError(self._unknown(unknown[0]))
-        return options
-
-# %% ../nbs/00_config.ipynb #c92f979d
-_ARGPARSE: dict[type, dict[str, Any]] = {  # what `add_argument` is told of a field's type
-    bool: dict(nargs='?', const=True, type=to_bool, metavar='true|false'), int: dict(type=to_int, metavar='N'), str: {}}
-
-def _argparse(field: dataclasses.Field) -> dict[str, Any]:
-    "What `add_argument` is told of a field; text that it takes beside a number is checked with the other choices."
-    metadata = field.metadata
-    if metadata['also']: return dict(metavar=metadata['metavar'], type=to_int_or_text)
-    return dict(metavar=metadata['metavar']) | _ARGPARSE[metadata['type']]
-
-def _flag_help(field: dataclasses.Field, default: Any) -> str:
-    "A field's line in --help, with its default."
-    text = field.metadata['help']
-    if default is None: return text
-    return f'{text} (default: {str(default).lower() if type(default) is bool else default})'
-
-def add_build_flags(
-    parser: argparse.ArgumentParser,  # gains one option for each field of `BuildConfig`
-    leave_out: Collection[str] = (),  # names of fields that get none
-    defaults: Mapping[str, Any] = {},  # of fields that have another default here
-) -> None:
-    "Turn the fields of `BuildConfig` into options of `parser`, in the groups that --help shows."
-    for title, choices in _GROUPS.items():
-        fields = [field for field in dataclasses.fields(choices) if field.name not in leave_out]
-        if not fields: continue
-        group = parser.add_argument_group(title, choices.__doc__)
-        for field in fields:
-            default = defaults.get(field.name, field.default)
-            group.add_argument('--' + field.name, default=default, help=_flag_help(field, default), **_argparse(field))
-
-# %% ../nbs/00_config.ipynb #c0d7f61b
-RESUMES = 'the same command resumes, building only the missing shards'  # what is said wherever a build ends early
-
-def parse_build(
-    argv: Sequence[str] | None = None,  # words of the command line; the process's own if left out
-    prog: str = 'build_anchor_hidden_cache',  # name shown in the help
-) -> BuildConfig:  # checked
-    "The choices of a build from its command line; raises `UserError`, and `SystemExit(0)` after `--help`."
-    usage = ('%(prog)s --teacher_checkpoint FILE\n'
-             '         --data_root_dir FOLDER --dataset NAME --output_dir FOLDER [other flags]')
-    about = ('Cache one pooled hidden vector of a frozen teacher for each chosen frame of an RLDS dataset. '
-             f'Run again, {RESUMES}.')
-    first = ('Look first at what you have: anchor-cache teacher PATH, anchor-cache data ROOT NAME. '
-             'A small build that needs nothing of yours: anchor-cache demo.')
-    parser = Parser(prog=prog, usage=usage, description=about, epilog=first)
-    add_build_flags(parser)
-    return BuildConfig(**vars(parser.parse_args(argv)))
 
 # %% ../nbs/00_config.ipynb #7a10c0d3
 def open_regular(

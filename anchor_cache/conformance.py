@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from .config import Parser, UserError, grid_cells, pooled_tokens, shown
+from .command_line import Parser
+from .config import UserError, grid_cells, pooled_tokens, shown
 from .files import check_regular, open_saved
 from .manifests import MANIFEST, STATISTICS, read_sidecar, read_signed, shard_number
 from .schema import TEXT_INPUTS, TORCH_DTYPES, check_shard

@@ -12,6 +12,7 @@ from typing import Any
 
 from .build import build_cache, show
 from .config import UserError, demo_data, expand_home, read_json
+from .config_files import command_line
 from .units import size
 
 # %% ../nbs/38_demo.ipynb #fd01e223
@@ -37,6 +38,9 @@ _ABOUT = {  # by a file's name, or by its suffix
     'manifest.json': 'every choice, fingerprints of teacher and dataset, versions, planned shards',
     'complete.json': 'written last: counts, and one hash over all of it',
     'build.log': 'progress and warnings, in plain lines',
+    'build.yaml': 'the choices, for anchor-cache build --config_path: the same cache again',
+    'tokens.json': "the words of the teacher's tokens, for who looks at prompts",
+    'README.md': 'what this cache is, for people and for a hub',
     '.pt': 'the records of a shard: what the teacher read, and its feature',
     '.json': 'the sidecar of a shard: checksum, count, and which frame each record is',
 }
@@ -54,24 +58,25 @@ _INTRODUCTION = '''\
 A small build from start to end. This teacher is random: five layers, no training, so its features mean nothing.
 The formats, the code and the LIBERO-90 frames are those of a real build.'''
 
-_NEXT = '''\
-Run the demo again, and it finds the cache complete. With files of your own:
-
-  anchor-cache teacher PATH      what a checkpoint is, and what a build would use of it
-  anchor-cache data ROOT NAME    what a dataset has, with a contact sheet of its images
-  anchor-cache build --help      every flag of a build
-  anchor-cache status FOLDER     how far a cache is, and what is missing
-  anchor-cache verify FOLDER     whether a cache is what it says, to the last byte'''
+def _next(folder: Path) -> str:
+    "What one does after the demo, ready to be pasted."
+    cache, report = shlex.quote(str(folder/'cache')), shlex.quote(str(folder/'report.html'))
+    mine = [(f'anchor-cache inspect {cache}', 'what is in it, on one screen'),
+            (f'anchor-cache inspect {cache} --sample 5', 'one record: instruction, tokens, layout, feature'),
+            (f'anchor-cache report {cache} -o {report}', 'a page with frames, norms and a map of the features'),
+            (f'anchor-cache verify {cache}', 'whether it is what it says, to the last byte')]
+    yours = [('anchor-cache teacher PATH', 'what a checkpoint is, and what a build would use of it'),
+             ('anchor-cache data ROOT NAME', 'what a dataset has, with a contact sheet of its images'),
+             ('anchor-cache build --help', 'every flag of a build, and examples')]
+    def lines(rows: list[tuple[str, str]]) -> str:
+        return '\n'.join(f'  # {what}\n  {command}' for command, what in rows)
+    return (f'5. Go on. Look at this cache:\n\n{lines(mine)}\n\nThen with files of your own:\n\n{lines(yours)}\n\n'
+            'Run the demo again, and it finds the cache complete.')
 
 def _demo_choices(folder: Path, checkpoint: Path) -> dict[str, Any]:
     "The flags of the demo's build."
     return dict(teacher_checkpoint=str(checkpoint), tokenizer_path=str(demo_data('tokenizer')),
                 data_root_dir=str(demo_data('rlds')), output_dir=str(folder/'cache'), **DEMO_CHOICES)
-
-def _command_line(choices: dict[str, Any]) -> str:
-    "Choices as one types them in a shell."
-    flags = [f'  --{name} {shlex.quote(str(value))}' for name, value in choices.items()]
-    return ' \\\n'.join(['build_anchor_hidden_cache', *flags])
 
 # %% ../nbs/38_demo.ipynb #4fed1369
 def _check_folder(folder: Path) -> None:
@@ -93,6 +98,7 @@ def _built(folder: Path, choices: dict[str, Any], progress: bool) -> object:
 def run_demo(
     output_dir: str = 'anchor_cache_demo',  # folder for the teacher and the cache
     progress: bool = True,  # a bar on stderr
+    quiet: bool = False,  # whether the summary of the build is all that is printed
 ) -> Path:  # the cache
     """Make a small random teacher in the native format and build a cache of real LIBERO frames with it; a second run
     finds it complete. Raises `UserError` if `output_dir` is a file, or a folder with something else in it."""
@@ -100,12 +106,15 @@ def run_demo(
     from anchor_cache.teachers.random_models import write_random_run
     folder = Path(expand_home(output_dir, '--output_dir'))
     _check_folder(folder)
-    def say(*lines: str) -> None: show('\n\n'.join([*lines, '']))
+    def say(*lines: str) -> None:
+        if not quiet: show('\n\n'.join([*lines, '']))
     say(_INTRODUCTION, f'1. A teacher, in {folder/"teacher"}')
     choices = _demo_choices(folder, write_random_run(folder/'teacher'))
-    say('2. A build. PyTorch takes a while to load. From a shell it is', _command_line(choices))
-    say(str(_built(folder, choices, progress)))
+    say('2. A build. PyTorch takes a while to load. From a shell it is', command_line(choices))
+    built = str(_built(folder, choices, progress))
+    if quiet: show(built)
+    say(built)
     say('3. What is in the cache', _contents(folder/'cache'))
     say('4. A shard opens in Python with torch alone', quick_check(shard_path(folder/'cache', 0)))
-    show(_NEXT)
+    if not quiet: show(_next(folder))
     return folder/'cache'

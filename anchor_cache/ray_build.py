@@ -21,17 +21,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .build import Screen, require_build, run_command, show
-from anchor_cache.config import (
-    RESUMES,
-    BuildConfig,
-    Parser,
-    UserError,
-    add_build_flags,
-    format_numbers,
-    reason,
-    shown,
-    to_int,
-)
+from .command_line import Parser, add_build_flags, to_int
+from .config import RESUMES, BuildConfig, UserError, format_numbers, reason, shown
 from .logs import capture_logs, status
 
 if TYPE_CHECKING:

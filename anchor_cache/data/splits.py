@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import UserError, read_json, reading
+from ..config import UserError, nearest, read_json, reading
 from .datasets import whole_number
 
 # %% ../../nbs/data/10_splits.ipynb #a22864a5
@@ -61,6 +61,11 @@ def _edge(at, unit, lengths, last, piece):
                         'numbers in a slice count episodes, not frames')
     return at + episodes if at < 0 else at
 
+def _unknown(split, name, held):
+    "What is said of a split that a dataset has not."
+    near = nearest(split, held)
+    return f'--split: got {split!r}, {name} has {", ".join(sorted(held))}' + f'; did you mean {near}?' * bool(near)
+
 def _part(piece, held, name):
     "The episodes of one part of a split expression."
     got = reprlib.repr(piece)
@@ -71,7 +76,7 @@ def _part(piece, held, name):
     one_shard = m['start'] and unit == 'shard' and not m['colon'] and not m['stop']  # train[3shard]
     from_to = m['colon'] and (m['start'] or m['stop'])
     if '[' in piece and not one_shard and not from_to: raise odd
-    if m['split'] not in held: raise UserError(f'--split: got {m["split"]!r}, {name} has {", ".join(sorted(held))}')
+    if m['split'] not in held: raise UserError(_unknown(m['split'], name, held))
     start, stop = (_number(m[end], unit, piece) for end in ('start', 'stop'))
     if one_shard: stop = start + 1
     lengths = held[m['split']]
@@ -167,7 +172,7 @@ def split_files(
     info = read_json(folder/'dataset_info.json')
     splits, ending = split_sizes(folder, info), file_format(folder, info)
     if split not in splits:
-        raise UserError(f'--split: got {split!r}, {folder.parent.name} has {", ".join(sorted(splits))}')
+        raise UserError(_unknown(split, folder.parent.name, splits))
     names = _file_names(folder, info, split, splits[split], ending)
     there = {p.name for p in folder.iterdir()}
     if missing := [n for n in names if n not in there]:
