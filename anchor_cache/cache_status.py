@@ -25,13 +25,19 @@ from anchor_cache.manifests import (
 from .stores import LocalStore, Store
 
 # %% ../nbs/16_status.ipynb #e92eb3f8
+def _inside(store: Store) -> str:
+    "Which folder in a store's own is a cache, where there is one."
+    if not isinstance(store, LocalStore): return ''
+    found = next((path for path in sorted(store.folder.glob(f'*/{MANIFEST}'))), None)
+    return f' (did you mean {found.parent}?)' if found else ''
+
 def _instead(store: Store) -> str:
     "What there is in place of a cache."
     if isinstance(store, LocalStore) and not store.folder.is_dir():
         return 'is not a directory' if store.folder.exists() else 'does not exist'
     listing = store.listing()
-    if not listing: return 'has no files'
-    if not any(name.endswith('.pt') for name in listing): return f'has no {MANIFEST}'
+    if not any(name.endswith('.pt') for name in listing):
+        return ('has no files' if not listing else f'has no {MANIFEST}') + _inside(store)
     return f'has shards but no {MANIFEST} (anchor-cache verify says what can be told of them)'
 
 def read_manifest(

@@ -16,6 +16,7 @@ from typing import Any
 
 from . import units
 from .claims import claimed_number, read_claims
+from .companions import COMPANIONS, own_companions
 from .config import UserError, parse_json
 from .logs import log
 from anchor_cache.manifests import (
@@ -73,7 +74,7 @@ def owned_files(
     planned = len(shards) if isinstance(shards, list) else 0
     numbers = {name: shard_number(name) for name in listing}
     owned = {name for name, number in numbers.items() if number is not None and number < planned}
-    return owned | {MANIFEST, COMPLETE} & set(listing) | {
+    return owned | {MANIFEST, COMPLETE} & set(listing) | own_companions(store, listing) | {
         name for sidecar in listing for name in _named_by_sidecar(store, sidecar)}
 
 def _remedy(store: Store) -> str:
@@ -245,10 +246,10 @@ def _replace(cache: Cache, state: str) -> None:
     "Put the build's manifest where that of a shorter or of another cache is, whose files go; it is held alone."
     _check_claims(cache)
     owned = owned_files(cache.store)
-    kept = {MANIFEST} if state == OTHER else owned - {COMPLETE}
+    kept = {MANIFEST} if state == OTHER else owned - {COMPLETE, *COMPANIONS}
     _check_places(cache, owned | _planned_names(cache), owned)
     def remove() -> None:
-        for name in sorted(owned - kept): cache.store.remove(name)  # complete.json first
+        for name in sorted(owned - kept, key=lambda name: (name != COMPLETE, name)): cache.store.remove(name)
     cache.store.write(MANIFEST, cache.data, remove)  # the new one is on the disk by then, under another name
     if strays := sorted(name for name in cache.store.listing() if _belongs(name) and name not in owned | {MANIFEST}):
         log.warning('%s: not of the cache there, so left as it is: %s', cache.store.url, ', '.join(strays))

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 
 from . import units
-from .caches import Cache, complete, open_cache, shards_to_make, store_shard
+from .caches import Cache, check_own, complete, open_cache, shards_to_make, store_shard
+from .card import leave_card
 from .collation import stack_pixels
+from .companions import TOKENS, is_unedited, leave_companion
 from anchor_cache.config import (
     PIXELS,
     POOLINGS,
@@ -335,6 +337,17 @@ def result_store(
             raise UserError(f'DST: got {text}, which is a cache to read from; name another folder')
     return store
 
+def _leave_files(sources: Sequence[Source], cache: Cache, said: dict[str, Any]) -> None:
+    "Leave the tokens that a source has in words, which are those of the result, and a card."
+    def gate() -> None: check_own(cache)
+    for source in sources:
+        with contextlib.suppress(OSError, UserError):
+            if not is_unedited(TOKENS, data := source.store.read(TOKENS)): continue
+            leave_companion(cache.store, TOKENS, data, gate)
+            break
+    leave_card(cache.store, cache.manifest, said, gate)
+
+# %% ../nbs/28_convert.ipynb #15e28001
 def write_result(
     work: Work,
     store: Store,  # of the result
@@ -357,6 +370,7 @@ def write_result(
             shard, samples, more = made.pop(k) if k in made else make(k)
             store_shard(cache, k, shard, samples, **more)
         said = complete(cache)
+        if said: _leave_files(sources, cache, said)
     if said is None: raise UserError(f'{store.url}: shards are missing again; the same command makes them')
     return Converted(store.url, said['records'], said['skipped'], said['shards'], said['bytes'],
                      sum(source.said['bytes'] for source in sources), len(missing), time.perf_counter() - start,

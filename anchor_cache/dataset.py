@@ -25,6 +25,7 @@ from .by_frame import FrameLookup, as_codes, as_numbers, as_text
 from .columns import OpenFiles, fill, read_row, read_rows
 from .config import UserError, one_of, read_file, shown
 from .contents import Samples, open_contents
+from .downloads import on_disk
 from .layout import TokenLayout, expand_attention_mask
 from .logs import log
 from .manifests import STATISTICS, cache_identity
@@ -117,12 +118,12 @@ class _Opened(Dataset[dict[str, Any]]):
     "What is known of a cache before a record is read."
     def __init__(
         self,
-        folder: str | os.PathLike,  # of the cache
+        folder: str | os.PathLike,  # of the cache; or an address such as hf://datasets/ORG/NAME, which is copied once
         fields: Iterable[str] | None = None,  # names in `FIELDS`; others are not read
         allow_incomplete: bool = False,  # take the shards that are there
         targets: Iterable[str] | None = None,  # names; the features of others are not read
     ):
-        self.folder = os.fspath(folder)
+        self.folder = on_disk(folder)
         c = self._contents = open_contents(self.folder, allow_incomplete)
         self.fields = _chosen_fields(fields, c.asked.pixels)
         entries = c.targets

@@ -24,11 +24,14 @@ import numpy as np
 import torch
 
 from . import units
+from .build_files import leave_config, leave_files
 from anchor_cache.caches import (
+    NEW,
     OTHER,
     SAME,
     SHORTER,
     Cache,
+    check_own,
     complete,
     completed,
     damaged_shards,
@@ -39,6 +42,7 @@ from anchor_cache.caches import (
     store_shard,
 )
 from .claims import Claims
+from .companions import BUILD
 from .config import RESUMES, UserError, format_numbers
 from .data.mixtures import MixtureFrames
 from .files import open_log
@@ -48,7 +52,7 @@ from .pipeline import Collected, Failures, Progress, make_answers, make_shards
 from .planning import BuildPlan
 from .schema import TORCH_DTYPES
 from .shards import shard_name
-from .stores import LocalStore
+from .stores import LocalStore, Store
 from .teachers.base import Teacher
 from .teachers.prompts import fill
 from .timeline import span
@@ -198,6 +202,7 @@ class _Shards:
         self.wanted, self.failures = set(plan.wanted()), Failures()
         self.made, self.shown, self.mine = 0, shown, set[int]()  # records that were stored; shards that were claimed
         self.progress: Progress | None = None
+        self.left = False  # whether build.yaml was written, or tried to
         self.begun = self.missing()
 
     def close(self) -> None:
@@ -237,7 +242,14 @@ class _Shards:
         with span('write', len(found.samples)):
             stored = store_shard(self.cache, number, found.shard, found.samples, self.plan.stamps.check, **more)
         if stored: self.made += len(found.samples)
+        self.leave_config()
         self.claims.release(number)
+
+    def leave_config(self) -> None:
+        "Write build.yaml as soon as the folder is this build's: another cache is there until the first shard is."
+        if self.cache.hold and not self.left:
+            leave_config(self.plan, self.cache.store, lambda: check_own(self.cache))
+            self.left = True
 
 # %% ../nbs/34_runs.ipynb #24000015
 class Run(_Shards):
@@ -285,6 +297,11 @@ def _summary(plan: BuildPlan, cache: Cache, start: float, run: Run | None, said:
                    run.made if run else 0, run.progress.seconds if run and run.progress else None,
                    plan.config.overwrite, skipped, format_numbers(missing), said['cache_sha256'] if said else '')
 
+def _tell_of_others(store: Store) -> None:
+    "Say that a folder in which a cache begins has files of its own."
+    others = [name for name in sorted(store.listing()) if not name.startswith('.') and name not in ('build.log', BUILD)]
+    if others: log.warning('%s has other files, such as %s; the cache begins among them', store.url, others[0])
+
 def _load(plan: BuildPlan) -> Teacher:
     "The teacher, from files that are still those that were hashed."
     status("loading the teacher's weights, in %s on %s", plan.teacher_dtype, plan.device)
@@ -311,6 +328,7 @@ def open_run(
             if named != begun:
                 notice('the teacher is named %s; records keep the name with which this cache was begun: %s',
                        named, begun)
+            run.leave_config()
             yield run
 
 def run_build(
@@ -325,7 +343,9 @@ def run_build(
     there = state in (SAME, SHORTER)
     damaged = kept_damaged(plan, cache) if there else []
     if state == SAME and not damaged and not missing_shards(cache) and (said := completed(cache)):
+        leave_files(plan, cache, said, made=False)
         return _summary(plan, cache, start, None, said)
+    if state == NEW: _tell_of_others(cache.store)
     if not there: check_space(plan, load(), cache, state)
     with open_run(plan, cache, damaged, progress and not plan.place.index) as run:
         def prepared() -> Teacher:
@@ -335,7 +355,8 @@ def run_build(
                 if there: check_space(plan, teacher, run.cache, SAME)
             return teacher
         run.go(prepared)
-        return _summary(plan, run.cache, start, run, complete(run.cache))
+        if said := complete(run.cache): leave_files(run.plan, run.cache, said, made=run.made > 0)
+        return _summary(plan, run.cache, start, run, said)
 
 # %% ../nbs/34_runs.ipynb #24000021
 _MEASURED = 10.  # seconds for which a dry run computes, at most

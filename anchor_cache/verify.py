@@ -21,6 +21,7 @@ from . import units
 from .cache_status import read_manifest
 from .caches import COMPLETE, MANIFEST
 from .claims import claimed_number, read_claims
+from .companions import COMPANIONS
 from .config import UserError, format_numbers, reason
 from .files import open_saved
 from .logs import notice, status
@@ -363,7 +364,7 @@ def _check_equal(look: _Look) -> None:
 def _check_strays(look: _Look) -> None:
     "Say what in the folder is not of the cache, and what a build has left."
     asked = 'statistics' in (look.manifest or {}).get('choices', {})
-    planned = {COMPLETE, *cache_files(look.report.planned or 0, asked)}
+    planned = {COMPLETE, *COMPANIONS, *cache_files(look.report.planned or 0, asked)}
     for name in sorted(set(look.listing) - planned):
         number = claimed_number(name)
         if number is not None:

@@ -146,7 +146,7 @@ class Lab:
 
     def plan(self, folder, **choices):
         "The plan of a build, in this process."
-        from anchor_cache.config import parse_build
+        from anchor_cache.command_line import parse_build
         from anchor_cache.planning import plan_build
         return plan_build(parse_build(self.words(folder, **dict(seed=1) | choices)))
 

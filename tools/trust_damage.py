@@ -20,6 +20,7 @@ import torch
 from trust_base import Broken, Case, differences
 
 from anchor_cache.caches import COMPLETE, MANIFEST, completion
+from anchor_cache.companions import COMPANIONS
 from anchor_cache.config import UserError
 from anchor_cache.manifests import SELF, signed_bytes
 from anchor_cache.shards import read_shard, read_sidecar, shard_name
@@ -113,7 +114,7 @@ def foreign(ends, place):
 
 def spoil(how, place):
     "Zero a page of a file, fill it with noise, cut it, lengthen it, or empty it."
-    name = place.rng.choice(sorted(set(place.lab.made[1]) - {MANIFEST}))
+    name = place.rng.choice(sorted(set(place.lab.made[1]) - {MANIFEST, *COMPANIONS}))
     data = bytearray((place.folder/name).read_bytes())
     at = place.rng.randrange(0, max(1, len(data) - 4096), 512)
     if how == 'zeroed': data[at:at + 4096] = bytes(len(data[at:at + 4096]))
@@ -127,7 +128,7 @@ def spoil(how, place):
 
 def missing(place):
     "Remove a file."
-    name = place.rng.choice(sorted(set(place.lab.made[1]) - {MANIFEST}))
+    name = place.rng.choice(sorted(set(place.lab.made[1]) - {MANIFEST, *COMPANIONS}))
     (place.folder/name).unlink()
     return f'{name} is gone'
 
