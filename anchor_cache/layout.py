@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TokenLayout', 'splice', 'derive_image_token_mask', 'check_image_token_mask', 'image_token_mask',
-           'expand_attention_mask', 'token_kinds', 'show_layout']
+           'expand_attention_mask', 'token_kinds', 'show_layout', 'patch_box', 'show_patches']
 
 # %% ../nbs/05_layout.ipynb #456005c3
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 
 from .config import UserError
+from .units import escape_controls
+
 
 # %% ../nbs/05_layout.ipynb #a0c0af7c
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def expand_attention_mask(
     return splice(attention_mask.bool(), ones, layout)
 
 # %% ../nbs/05_layout.ipynb #27d2b0bc
-KINDS = dict(BOS='#4c72b0', patch='#dd8452', text='#55a868', padding='#d0d0d0')  # kind of token → its colour
+KINDS = dict(BOS='#0072b2', patch='#e69f00', text='#009e73', padding='#999999')  # kind of token → its colour
 
 def token_kinds(
     attention_mask: torch.Tensor,  # (seq,), bool; false is padding
@@ -102,24 +105,80 @@ def token_kinds(
     kinds = splice(text, torch.ones(layout.num_patches, dtype=torch.long), layout)  # (seq + num_patches,), indices
     return [list(KINDS)[k] for k in kinds]
 
+
 # %% ../nbs/05_layout.ipynb #83ea88d3
-def _shortened(kinds, show):
+def _shortened(kinds, show, text=None):
     "Positions to draw: of a run longer than `2 * show + 1`, its ends only; None where something is left out."
     positions: list[int | None] = []
     for kind, group in itertools.groupby(range(len(kinds)), kinds.__getitem__):
-        run = list(group)
-        whole = kind == 'text' or len(run) <= 2 * show + 1
-        positions += run if whole else [*run[:show], None, *run[-show:]]
+        run, ends = list(group), text if kind == 'text' else show
+        whole = ends is None or len(run) <= 2 * ends + 1
+        positions += run if whole else [*run[:ends], None, *run[-ends:]]
     return positions
 
+_SPACES = str.maketrans({'▁': '␣', 'Ġ': '␣', 'Ċ': '↵', '\n': '↵'})  # how tokenizers write what is not seen
+
+def _as_drawn(piece, longest=13):
+    "A token's piece as it fits in a cell."
+    words = escape_controls(piece.replace('<0x0A>', '\n').translate(_SPACES))
+    return words if len(words) <= longest else words[:longest - 1] + '…'
+
+
 # %% ../nbs/05_layout.ipynb #97ba62f0
-def _cell(ax, x, y, color, label='', height=.8):
-    "One token's cell, with its label turned upright."
+def _ink(color):
+    "Black or white, whichever is read more easily on a colour."
+    from matplotlib.colors import to_rgb
+    r, g, b = (v / 12.92 if v <= .04045 else ((v + .055) / 1.055) ** 2.4 for v in to_rgb(color))  # WCAG's luminance
+    return 'black' if .2126 * r + .7152 * g + .0722 * b > .18 else 'white'
+
+def _say(ax, x, y, words, **options):
+    "Text, none of which is read as a formula."
+    return ax.text(x, y, words, parse_math=False, **{'va': 'center', 'fontsize': 8, **options})
+
+def _cell(ax, x, y, color, label='', height=.7):
+    "One token's cell, with its label turned upright; an outline where it has no colour."
     from matplotlib.patches import Rectangle
-    ax.add_patch(Rectangle((x, y), .9, height, color=color, lw=0))
-    ax.text(x + .45, y + height / 2, label, ha='center', va='center', fontsize=7, rotation=90)
+    look: dict[str, Any] = dict(color=color, lw=0) if color else dict(fill=False, edgecolor='#888888', lw=.5)
+    ax.add_patch(Rectangle((x + .05, y), .9, height, **look))
+    if label:
+        _say(ax, x + .5, y + height / 2, label, ha='center', rotation=90, color=_ink(color), family='monospace')
+
 
 # %% ../nbs/05_layout.ipynb #00b3b023
+def _runs(positions, kinds):
+    "Each run of a kind that is drawn: the kind, where it begins and ends, its first and its last position."
+    drawn = [(x, p) for x, p in enumerate(positions) if p is not None]
+    for kind, group in itertools.groupby(drawn, lambda each: kinds[each[1]]):
+        run = list(group)
+        yield kind, run[0][0], run[-1][0] + 1, run[0][1], run[-1][1]
+
+def _name_runs(ax, positions, kinds, top):
+    "Above the cells what each run is, below them the positions of its ends."
+    for kind, left, right, first, last in _runs(positions, kinds):
+        count = last - first + 1
+        name = dict(BOS='first', patch=f'{count} patches', text=f'{count} text tokens').get(kind, kind)
+        if kind == 'patch' and (side := math.isqrt(count)) ** 2 == count: name += f' ({side}²)'
+        ax.plot([left + .05, right - .05], [top + .25] * 2, color=KINDS[kind], lw=2, solid_capstyle='butt')
+        align, x = dict(BOS=('right', right), padding=('right', right)).get(kind, ('center', (left + right) / 2))
+        _say(ax, x, top + .85, name, ha=align, fontsize=9)
+        if first == last: _say(ax, (left + right) / 2, -.4, str(first), ha='center', fontsize=7)
+        else:
+            _say(ax, left + .05, -.4, str(first), ha='left', fontsize=7)
+            _say(ax, right - .05, -.4, str(last), ha='right', fontsize=7)
+
+
+# %% ../nbs/05_layout.ipynb #00b3b024
+def _pooled_row(ax, positions, kinds, y, name, used, read):
+    "What one pooling uses of the positions that are drawn; a dot at those that the model need not read."
+    _say(ax, -.4, y + .35, name, ha='right', fontsize=9)
+    for x, p in enumerate(positions):
+        if p is None: continue
+        if used[p] or read[p]: _cell(ax, x, y, KINDS[kinds[p]] if used[p] else None)
+        else: _say(ax, x + .5, y + .35, '·', ha='center')
+    _say(ax, len(positions) + .4, y + .35, f'{int(used.sum())} of {len(kinds)}', ha='left', fontsize=9)
+
+
+# %% ../nbs/05_layout.ipynb #00b3b025
 def show_layout(
     tokens: Sequence[str],  # the text tokens, padding included
     attention_mask: torch.Tensor,  # (seq,), bool; false is padding
@@ -127,22 +186,73 @@ def show_layout(
     pooled: dict[str, torch.Tensor] | None = None,  # pooling → (seq + num_patches,), bool: what it averages
     ax: Any = None,  # a matplotlib axis; a new small figure if left out
     show: int = 3,  # cells drawn at each end of a long run
+    text: int | None = None,  # the same for the text; all of it if left out
+    read: dict[str, torch.Tensor] | None = None,  # pooling → (seq + num_patches,), bool: what the model reads; else all
 ) -> Any:  # the axis
     "Draw the expanded sequence of one sample and the positions that each pooling uses."
     import matplotlib.pyplot as plt
-    if ax is None: ax = plt.subplots(figsize=(10, 1.3 + .3 * len(pooled or {})))[1]
-    kinds, names = token_kinds(attention_mask, layout), list(tokens)
+    kinds, names, rows = token_kinds(attention_mask, layout), list(map(_as_drawn, tokens)), pooled or {}
     names[layout.image_start:layout.image_start] = [str(i) for i in range(layout.num_patches)]
-    positions = _shortened(kinds, show)
+    positions = _shortened(kinds, show, text)
+    top = .6 + .31 * max(len(names[p]) for p in positions if p is not None)  # of the cells
+    low, high = -1 - len(rows), top + 1.3
+    if ax is None:
+        wide, tall = .2 * len(positions), .22 * (high - low)  # inches of the cells; names and counts stand beside them
+        ax = plt.figure(figsize=(wide + 2.7, tall)).add_axes((1.7 / (wide + 2.7), 0, wide / (wide + 2.7), 1))
     for x, p in enumerate(positions):
-        if p is None: ax.text(x + .45, .9, '…', ha='center', va='center')
-        else: _cell(ax, x, 0, KINDS[kinds[p]], names[p], height=1.8)
-    for row, (name, used) in enumerate((pooled or {}).items(), 1):
-        ax.text(-.4, .4 - row, name, ha='right', va='center', fontsize=8)
-        for x, p in enumerate(positions):
-            if p is not None: _cell(ax, x, -row, '#333333' if used[p] else '#f0f0f0')
-    ax.set(xlim=(-.5, len(positions)), ylim=(-len(pooled or {}) - .1, 2))
+        if p is None: _say(ax, x + .5, top / 2, '…', ha='center')
+        else: _cell(ax, x, 0, KINDS[kinds[p]], names[p], height=top)
+    _name_runs(ax, positions, kinds, top)
+    for row, (name, used) in enumerate(rows.items(), 2):
+        _pooled_row(ax, positions, kinds, -row, name, used, (read or {}).get(name, [True] * len(kinds)))
+    ax.set(xlim=(-.1, len(positions) + .1), ylim=(low - .1, high))
     ax.axis('off')
-    handles = [plt.Rectangle((0, 0), 1, 1, color=c) for c in KINDS.values()]
-    ax.legend(handles, KINDS, ncols=4, fontsize=8, frameon=False, loc='lower left', bbox_to_anchor=(0, 1))
     return ax
+
+
+# %% ../nbs/05_layout.ipynb #00b3b041
+def patch_box(
+    patch: int,  # 0 … num_patches - 1; it stands at position `image_start + patch`
+    layout: TokenLayout,
+    image_size: int,  # pixels, height and width of the image as the model reads it
+) -> tuple[int, int, int]:  # its first row, its first column, and its side, in pixels
+    "Which pixels a patch is made of; raises `UserError` for a patch that there is not, and where they are no square."
+    side = math.isqrt(layout.num_patches)
+    if side * side != layout.num_patches or not 0 < side <= image_size:
+        raise UserError(f'got {layout.num_patches} patches of {image_size} × {image_size} pixels, expected a square '
+                        f'number of them')
+    if not 0 <= patch < layout.num_patches:
+        raise UserError(f'got patch {patch}, expected 0 to {layout.num_patches - 1}')
+    pixels = image_size // side
+    return patch // side * pixels, patch % side * pixels, pixels
+
+
+# %% ../nbs/05_layout.ipynb #00b3b044
+def show_patches(
+    image: Any,  # (size, size, 3), uint8: as the model reads it
+    layout: TokenLayout,
+    marked: Sequence[int] | None = None,  # patches to mark with their numbers; the corners if left out
+    ax: Any = None,  # a matplotlib axis; a new small figure if left out
+) -> Any:  # the axis
+    "Draw an image, the patches that it is cut into, and where some of them lie; raises `UserError` as `patch_box`."
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+    side, size = math.isqrt(layout.num_patches), len(image)
+    if marked is None: marked = (0, side - 1, side * (side - 1), layout.num_patches - 1)
+    boxes, color = {p: patch_box(p, layout, size) for p in marked}, KINDS['patch']
+    seen = patch_box(0, layout, size)[2] * side  # pixels, of each side
+    if ax is None: ax = plt.subplots(figsize=(2.6, 2.6))[1]
+    ax.imshow(image, extent=(0, size, size, 0))
+    lines = [seen * k / side for k in range(side + 1)]
+    ax.hlines(lines, 0, seen, color='white', lw=.3, alpha=.7)
+    ax.vlines(lines, 0, seen, color='white', lw=.3, alpha=.7)
+    for rest in (((seen, 0), size - seen, size), ((0, seen), seen, size - seen)):
+        if seen < size: ax.add_patch(Rectangle(*rest, facecolor='black', edgecolor='white', hatch='//////', lw=0))
+    for p, (row, column, pixels) in boxes.items():
+        ax.add_patch(Rectangle((column, row), pixels, pixels, fill=False, edgecolor=color, lw=1.8))
+        inner = column + pixels * (1.3 if column < size / 2 else -.3), row + pixels / 2
+        _say(ax, *inner, str(p), ha='left' if column < size / 2 else 'right', color='black',
+             bbox=dict(facecolor=color, lw=0, boxstyle='square,pad=.2'))
+    ax.axis('off')
+    return ax
+

@@ -98,7 +98,9 @@ def ask(
 # %% ../../nbs/teachers/00_base.ipynb #ab4e3a88
 @runtime_checkable
 class OpenTeacher(Protocol):
-    "A teacher that was opened and checked; nothing of its weights is in memory yet."
+    """A teacher that was opened and checked; nothing of its weights is in memory yet.
+
+    It may have `pieces(ids) -> list[str]` as well: how its tokenizer writes tokens, for the cache's tokens.json."""
     name: str  # the string that names it in every record
     prompt: str  # its prompt template, with `{instruction}`
     num_layers: int  # of the language model

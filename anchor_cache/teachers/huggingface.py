@@ -51,7 +51,9 @@ def read_config(
 # %% ../../nbs/teachers/10_huggingface.ipynb #368b904f
 def _untagged(timm_id): return timm_id.split('.')[0]
 
-_TOWERS_BY_ID = {_untagged(t.timm_id): t for v in VISION_BACKBONES.values() for t in v.towers}
+def _towers_by_id():
+    "What the timm models of the table are, by their names without a tag."
+    return {_untagged(t.timm_id): t for v in VISION_BACKBONES.values() for t in v.towers}
 
 def _is_triple(value, least):
     "Whether a value is a list of three numbers between `least` and a million."
@@ -82,22 +84,23 @@ def _towers(config, folder, ids, size):
     if not isinstance(seen, list) or any(s != [3, size, size] for s in seen):
         raise UserError(f'{path}: got input_sizes {seen}, expected {[3, size, size]} for each tower, '
                         f'as image_sizes in config.json says')
-    usual = ['quick_gelu' if _TOWERS_BY_ID[_untagged(i)].kind == 'clip' else None for i in ids]
+    known = _towers_by_id()
+    usual = ['quick_gelu' if known[_untagged(i)].kind == 'clip' else None for i in ids]
     activations = config.get('timm_override_act_layers') or usual
     good = isinstance(activations, list) and len(activations) == len(ids)
     if not good or any(a not in (None, 'quick_gelu') for a in activations):
         raise UserError(f'{folder/"config.json"}: got timm_override_act_layers {activations!r}, '
                         f'expected null or "quick_gelu" for each tower')
     for timm_id, activation, (mean, std) in zip(ids, activations, _normalisation(processor, len(ids), path)):
-        yield replace(_TOWERS_BY_ID[_untagged(timm_id)], mean=mean, std=std, act_layer=activation)
+        yield replace(known[_untagged(timm_id)], mean=mean, std=std, act_layer=activation)
 
 # %% ../../nbs/teachers/10_huggingface.ipynb #2451ade5
 def _timm_ids(config, table, where):
     "The timm models that a configuration names; raises `UserError` for unknown ones."
-    ids = config.get('timm_model_ids')
+    ids, known = config.get('timm_model_ids'), _towers_by_id()
     if table and not ids: ids = [t.timm_id for t in table.towers]
-    if not isinstance(ids, list) or not all(isinstance(i, str) and _untagged(i) in _TOWERS_BY_ID for i in ids):
-        raise UserError(f'{where}: got timm_model_ids {ids!r}, expected some of {", ".join(_TOWERS_BY_ID)}')
+    if not isinstance(ids, list) or not all(isinstance(i, str) and _untagged(i) in known for i in ids):
+        raise UserError(f'{where}: got timm_model_ids {ids!r}, expected some of {", ".join(known)}')
     if table and [_untagged(i) for i in ids] != [_untagged(t.timm_id) for t in table.towers]:
         raise UserError(f'{where}: timm_model_ids {ids} are not those of '
                         f'vision_backbone_id {config["vision_backbone_id"]!r}')

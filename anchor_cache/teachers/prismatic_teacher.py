@@ -27,7 +27,13 @@ from .base import Answers, OpenTeacher, Teacher
 from .images import transform_of
 from .points import Look, as_read
 from .prismatic import PrismaticVLM, check_sizes, cut, deepest_layer, meta_model, visit
-from .prompts import check_first_token, tokenize, tokenizer_files, tokenizer_fingerprint
+from anchor_cache.teachers.prompts import (
+    check_first_token,
+    token_pieces,
+    tokenize,
+    tokenizer_files,
+    tokenizer_fingerprint,
+)
 from .source import Source
 from .weights import compare_weights, count_cores, load_weight, weights_fingerprint
 from ..timeline import span
@@ -210,7 +216,7 @@ class OpenPrismatic(OpenTeacher):
     def encode(self, prompt: str) -> torch.Tensor:
         "Token ids of a prompt: (seq,), int64; raises `UserError` for one that is too long."
         return _encode(prompt, self.tokenizer, self.source.vla, self.whole or meta_model(self.spec))
-
+    def pieces(self, ids: Sequence[int]) -> list[str]: return token_pieces(ids, self.tokenizer)
     def image_transform(self) -> dict[str, Any]:
         "How a uint8 image becomes its pixel values, as `transforms.pixel_values` takes it."
         return transform_of(self.spec.vision, self.spec.resize)
@@ -229,8 +235,7 @@ class OpenPrismatic(OpenTeacher):
         with self._stamps.unchanged(): sums = weights_fingerprint(hashed), tokenizer_fingerprint(self.tokenizer_dir)
         return dict(kind=self.source.kind, name=self.name, vla=self.source.vla, attention='causal',
                     architecture=asdict(self.spec), num_layers=self.num_layers, hidden_dim=self.hidden_dim,
-                    num_patches=self.layout.num_patches,
-                    weights_sha256=sums[0], tokenizer_sha256=sums[1])
+                    num_patches=self.layout.num_patches, weights_sha256=sums[0], tokenizer_sha256=sums[1])
 
     def load(self, wanted: int | Sequence[Target], dtype: str = 'float32', device: Any = 'cpu',
              packed: bool = True) -> PrismaticTeacher:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUESTION', 'PROMPTS', 'TOKENIZER_FILES', 'SUFFIX_ID', 'SUFFIX_PIECE', 'fill', 'check_template', 'read_templates',
-           'tokenizer_files', 'tokenizer_fingerprint', 'has_suffix_rule', 'tokenize', 'check_llama_tokens',
-           'load_tokenizer', 'check_first_token']
+           'tokenizer_files', 'tokenizer_fingerprint', 'has_suffix_rule', 'tokenize', 'token_pieces',
+           'check_llama_tokens', 'load_tokenizer', 'check_first_token']
 
 # %% ../../nbs/teachers/01_prompts.ipynb #fce865bc
 import base64
@@ -18,7 +18,7 @@ import os
 import shutil
 import string
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,14 @@ def tokenize(
         ids = list(tokenizer(prompt, add_special_tokens=True)['input_ids'])
         if vla and has_suffix_rule(tokenizer) and ids[-1:] != [SUFFIX_ID]: ids.append(SUFFIX_ID)
         return torch.tensor(ids, dtype=torch.int64)
+
+def token_pieces(
+    ids: Iterable[int],  # of tokens
+    tokenizer: Any,  # of transformers
+) -> list[str]:
+    "How a tokenizer writes each token; raises `UserError` where it turns out to be damaged."
+    with _no_damage('the tokenizer', 'cannot write its tokens'):
+        return [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids))]
 
 # %% ../../nbs/teachers/01_prompts.ipynb #c70e2b95
 def _sentencepiece(folder: Path) -> Any:
