@@ -25,7 +25,7 @@ from check_release import ROOT, build, make_environment, read_metadata, require,
 
 NEEDED = ('config', 'units', 'logs', 'files', 'schema', 'layout', 'pooling', 'transforms', 'statistics', 'shards',
           'by_frame', 'dataset', 'collation', 'constraint', 'distribution', 'drift', 'craft', 'check', 'retention',
-          'verify', 'conformance', 'convert', 'merge')
+          'verify', 'conformance', 'convert', 'merge', 'sample', 'overview', 'inspection')
 RUN_DEMO = 'import sys; from anchor_cache.demo import run_demo; run_demo(sys.argv[1], progress=False)'
 
 
@@ -207,12 +207,19 @@ def install(folder, python, wheel, torch):
 
 
 def check_commands(bin, folder, demo, version):
-    "Help works; a build ends with one line that names the extra."
+    "Help works, and looking at a cache; a build and a report end with one line that names the extra."
     shown, _ = run(bin/'anchor-cache', '--version', cwd=folder)
     require(shown.strip() == version, f'anchor-cache --version gives {shown.strip()}, the wheel is {version}')
     command, data = [bin/'python', '-m', 'anchor_cache.build'], ROOT/'anchor_cache'/'demo_data'
     shown, _ = run(*command, '--help', cwd=folder)
     require('--teacher_checkpoint' in shown, '--help does not list the flags')
+    shown, _ = run(bin/'anchor-cache', 'inspect', demo/'cache', cwd=folder)
+    require('L4.mean_image_tokens' in shown, f'inspect does not show the feature: {shown}')
+    shown, _ = run(bin/'anchor-cache', 'inspect', demo/'cache', '--sample', 3, cwd=folder)
+    require('restored from the pixels' in shown, f'inspect does not show the sample: {shown}')
+    _, errors = run(bin/'anchor-cache', 'report', demo/'cache', '-o', folder/'report.html', cwd=folder, status=2)
+    require(len(errors.splitlines()) == 1 and 'anchor-cache[report]' in errors,
+            f'expected one line that names anchor-cache[report], got: {errors.strip()}')
     (teacher,) = (demo/'teacher'/'checkpoints').glob('*.pt')
     _, errors = run(*command, '--teacher_checkpoint', teacher, '--tokenizer_path', data/'tokenizer', '--data_root_dir',
                     data/'rlds', '--num_samples', 64, '--output_dir', folder/'out', cwd=folder, status=2)
