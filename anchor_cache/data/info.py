@@ -148,7 +148,7 @@ def contact_sheet(
     for ax, i in zip(axes.flat, plan.tolist()):
         ax.imshow(frames.image(i, 224))
         ax.set_title(_caption(frames, i), fontsize=9, parse_math=False)
-    figure.tight_layout()
+    for _ in range(2): figure.tight_layout()  # the first only moves the titles, which then need more room
     return figure
 
 # %% ../../nbs/data/17_info.ipynb #4d0b2ab5
