@@ -19,6 +19,7 @@ from . import units
 from .cache_status import read_manifest
 from .columns import Column, placed_columns, said_columns
 from .config import Target, UserError, expand_home, reason, resolve_layer, shown
+from .downloads import on_disk
 from .files import open_saved
 from anchor_cache.manifests import (
     COMPLETE,
@@ -362,10 +363,7 @@ def open_contents(
     allow_incomplete: bool = False,
 ) -> Contents:
     "What the cache in a folder holds, whoever wrote it; raises `UserError` where there is none, or no whole one."
-    text = str(folder)
-    if '://' in text and not text.startswith(('file://', 'local://')):
-        raise UserError(f'got {shown(text)}, expected a folder: training reads from a disk of its machine; copy the '
-                        'cache there first')
+    text = on_disk(folder)
     place = expand_home(text.partition('://')[2] if '://' in text else text, 'folder')
     store = LocalStore(os.path.abspath(place))  # a shard is opened when it is read, and that may be elsewhere
     names = store.listing()

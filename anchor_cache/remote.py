@@ -196,16 +196,19 @@ class _Downloads(_Readable):
             return sha256.hexdigest(), size
         return self._try('read', name, digest)
 
+    def download(self, name: str, path: Path) -> None:
+        "Copy a file to a disk; raises `FileNotFoundError`, and `UserError` where it cannot be read."
+        def once():
+            size = self._size(name)
+            self.fs.get_file(self._path(name), str(path))
+            if (got := path.stat().st_size) != size: raise ConnectionError(f'got {got:,} of {size:,} bytes')
+        self._try('downloaded', name, once)
+
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix='anchor_cache_') as folder:
-            path = Path(folder)/name
-            def download():
-                size = self._size(name)
-                self.fs.get_file(self._path(name), str(path))
-                if (got := path.stat().st_size) != size: raise ConnectionError(f'got {got:,} of {size:,} bytes')
-            self._try('downloaded', name, download)
-            yield path
+            self.download(name, Path(folder)/name)
+            yield Path(folder)/name
 
     def hold(self, name: str, shared: bool = True) -> Hold | None:
         self.modified(name)

@@ -34,6 +34,7 @@ from anchor_cache.shards import Schema2Builder, ShardBuilder
 from anchor_cache.stores import LocalStore
 
 SHARD, PATCHES, DIM, SIZE = 2048, 256, 4096, 224
+LAYERS = 33  # hidden states of a Llama-2 7B: its input embeddings, and what each of 32 layers gives
 TEMPLATE = 'In: What action should the robot take to {instruction}?\nOut:'
 
 
@@ -294,6 +295,9 @@ def measure_sizes(folder, options):
               f'{sizes["schema 1"] / sizes[name]:5.2f} times smaller; {rate:9,.0f} records/s '
               f'({rate * sizes[name] / 1e9:.2f} GB/s)')
     print(f'10,000 records with none take {sizes["none"] / 100:.1f} MB')
+    feature, states = DIM * 2, (PATCHES + 30) * DIM * 2  # float16
+    print(f'a pooled feature takes {feature:,} bytes; the states of all tokens of a prompt of 30 would take '
+          f'{states / 1e6:.1f} MB for one layer, {LAYERS * states / 1e6:.0f} MB for all {LAYERS} hidden states')
     return sizes['schema 1'] >= 3.8 * sizes['uint8'] and sizes['none'] < 9000
 
 

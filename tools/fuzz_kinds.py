@@ -22,7 +22,8 @@ from anchor_cache.caches import (
     open_cache,
     store_shard,
 )
-from anchor_cache.config import BuildConfig, UserError, parse_build
+from anchor_cache.command_line import parse_build
+from anchor_cache.config import BuildConfig, UserError
 from anchor_cache.data.mixtures import find_mixture, open_frames, weighted_quotas
 from anchor_cache.data.splits import parse_split
 from anchor_cache.logs import KeptRecords, capture_logs
