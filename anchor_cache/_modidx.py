@@ -1307,6 +1307,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'anchor_cache.downloads._fetch_shard': ('downloads.html#_fetch_shard', 'anchor_cache/downloads.py'),
                                         'anchor_cache.downloads._is_copy': ('downloads.html#_is_copy', 'anchor_cache/downloads.py'),
                                         'anchor_cache.downloads._is_whole': ('downloads.html#_is_whole', 'anchor_cache/downloads.py'),
+                                        'anchor_cache.downloads._kept': ('downloads.html#_kept', 'anchor_cache/downloads.py'),
                                         'anchor_cache.downloads._meant': ('downloads.html#_meant', 'anchor_cache/downloads.py'),
                                         'anchor_cache.downloads._said': ('downloads.html#_said', 'anchor_cache/downloads.py'),
                                         'anchor_cache.downloads.copy_folder': ('downloads.html#copy_folder', 'anchor_cache/downloads.py'),

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import __version__, build
 from .cache_commands import CHANGE_COMMANDS, LOOK_COMMANDS
-from .command_line import Command, Parser, add_build_flags, build_parser, to_bool, to_int, with_headings
+from .command_line import Command, Parser, add_build_flags, build_parser, to_int, with_headings
 from .completion import SHELLS, complete, completion_script
 from anchor_cache.config import (
     BUILT_IN,
@@ -152,8 +152,7 @@ def _bench_parser() -> Parser:
         ('your own, as a build would take them, drawn',
          'anchor-cache bench --teacher_model_path /models/openvla-7b \\\n'
          '  --data_root_dir /data/rlds --dataset libero_90 --figure bench.png')])
-    parser.add_argument('--baseline', nargs='?', const=True, default=True, type=to_bool, metavar='true|false',
-                        help='run the plain way too (default: true)')
+    parser.add_switch('baseline', 'run the plain way too (default: true)', True)
     parser.add_switch('json', 'print one JSON object, always with the same keys')
     parser.add_argument('--trace', metavar='FILE', help='write when each stage ran, for chrome://tracing or '
                                                         'ui.perfetto.dev')

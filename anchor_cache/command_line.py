@@ -87,9 +87,10 @@ class _Helpful(argparse.ArgumentParser):
         self,
         name: str,  # of the flag, without the minus signs
         help: str,
+        default: bool = False,  # where it is left out
     ) -> None:
-        "Add a flag that is on where it stands, or as its value says, and off elsewhere."
-        self.add_argument('--' + name, nargs='?', const=True, default=False, type=to_bool, metavar='true|false',
+        "Add a flag that is on where it stands, or as its value says."
+        self.add_argument('--' + name, nargs='?', const=True, default=default, type=to_bool, metavar='true|false',
                           help=help)
 
     def format_help(self) -> str:

@@ -87,9 +87,13 @@ def _is_whole(here: LocalStore) -> bool:
         shard_name(k, STATISTICS): s['statistics']['bytes'] for k, s in enumerate(sidecars) if 'statistics' in s}
     return COMPLETE in listing and all(listing.get(name) == size for name, size in sizes.items())
 
+def _kept(here: LocalStore) -> tuple[bytes, bytes]:
+    "The manifest and the complete.json of a copy."
+    return here.read(MANIFEST), here.read(COMPLETE)
+
 def _is_copy(here: LocalStore, said: tuple[bytes, bytes]) -> bool:
     "Whether a folder has, complete, the cache that is meant."
-    return _is_whole(here) and (here.read(MANIFEST), here.read(COMPLETE)) == said
+    return _is_whole(here) and _kept(here) == said
 
 # %% ../nbs/18_downloads.ipynb #ab83575b
 def _fetch(there: RemoteStore, here: LocalStore, name: str, said: dict[str, Any]) -> None:
@@ -161,7 +165,7 @@ def local_copy(
     try:
         said = _said(there)
         if folder: _check_folder(here, said)
-        if _is_copy(here, said): return here.folder
+        if whole and _kept(here) == said: return here.folder
         here.folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(here.folder, f'copying {there.url}'):
             if not _is_copy(here, said):

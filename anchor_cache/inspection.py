@@ -18,6 +18,7 @@ import torch
 
 from . import units
 from .columns import OpenFiles, read_rows
+from .companions import BUILD
 from .config import UserError, format_numbers
 from .config_files import read_config
 from .contents import Contents
@@ -94,7 +95,7 @@ class _Opened:
     @cached_property
     def choices(self) -> dict[str, Any]:
         "What `build.yaml` says; empty where there is none that can be read."
-        path = self.folder/'build.yaml'
+        path = self.folder/BUILD
         try: return read_config(path) if path.is_file() else {}
         except UserError as e: log.debug('%s', e)
         return {}

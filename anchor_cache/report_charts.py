@@ -7,7 +7,6 @@ __all__ = ['FIRST', 'SECOND', 'COLOURS', 'OTHERS', 'SHAPES', 'bokeh', 'new_figur
            'bin_edges', 'short', 'histogram', 'ranking', 'log_spaced', 'round_numbers', 'curves', 'dots', 'scatter_map']
 
 # %% ../nbs/38_report_charts.ipynb #8b20c6db
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .config import UserError
+from .sample import report_package
 
 # %% ../nbs/38_report_charts.ipynb #639f7c22
 _INK, _QUIET, _RULE = '#1d2530', '#5b6675', '#e3e7ec'  # text, labels, lines, on a light page
@@ -26,9 +25,7 @@ def bokeh(
     module: str = '',  # plotting, models, …
 ) -> Any:
     "Bokeh, or a module of it; raises `UserError` where Bokeh is not installed."
-    try: return importlib.import_module(f'bokeh.{module}'.rstrip('.'))
-    except ImportError:
-        raise UserError("a report needs the package bokeh; pip install 'anchor-cache[report]'") from None
+    return report_package(f'bokeh.{module}'.rstrip('.'), 'a report needs the package bokeh')
 
 def _style_axes(figure: Any) -> None:
     "Labels and grid of a figure."

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from .config import UserError
 from .layout import show_layout
+from .sample import report_package
 
 # %% ../nbs/38_report_frames.ipynb #8387fbfb
 def ranked(
@@ -61,10 +61,7 @@ def picture(
     quality: int = 60,  # of WebP, up to 100
 ) -> str:  # an address that holds the picture itself
     "An image as a page can hold it; raises `UserError` where Pillow is not installed."
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UserError("a report needs the package pillow; pip install 'anchor-cache[report]'") from None
+    Image = report_package('PIL.Image', 'a report needs the package pillow')
     made = Image.fromarray(image.numpy())
     made.thumbnail((side, side), Image.Resampling.LANCZOS)
     out = io.BytesIO()
@@ -91,16 +88,13 @@ def layout_picture(
     sample: Any,  # of a cache: pieces, layout, masks, record
 ) -> str:  # an address that holds a PNG
     "How one record's tokens stand; raises `UserError` where matplotlib is not installed."
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a report needs the package matplotlib; pip install 'anchor-cache[report]'") from None
+    matplotlib = report_package('matplotlib', 'a report needs the package matplotlib')
+    figure_class = report_package('matplotlib.figure').Figure
     attention = sample.record['model_inputs']['attention_mask']
     out = io.BytesIO()
     with matplotlib.rc_context({'text.parse_math': False, 'savefig.facecolor': '#ffffff'}), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # glyphs that the font lacks
-        figure = Figure(figsize=(10, 1.5 + .3 * len(sample.masks)))
+        figure = figure_class(figsize=(10, 1.5 + .3 * len(sample.masks)))
         show_layout(sample.pieces, attention.bool(), sample.layout, sample.masks, ax=figure.subplots())
         figure.savefig(out, format='png', dpi=130, bbox_inches='tight', metadata={'Software': None})
     return f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'

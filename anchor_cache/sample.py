@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 # %% ../nbs/37_sample.ipynb #4e80517c
 def report_package(
     name: str,  # of a module: pandas, matplotlib.pyplot
+    needed: str = 'got no {}, which tables and pictures need',  # what is said where it is missing
 ) -> Any:  # the module
     "A module of the extra `[report]`; raises `UserError` where it is not installed."
     try: return importlib.import_module(name)
     except ImportError:
-        raise UserError(f'got no {name.partition(".")[0]}, which tables and pictures need; '
-                        "pip install 'anchor-cache[report]'") from None
+        raise UserError(f"{needed.format(name.partition('.')[0])}; pip install 'anchor-cache[report]'") from None
 
 # %% ../nbs/37_sample.ipynb #6b20a78b
 def one_line(
